@@ -1,0 +1,318 @@
+"""The reader of DICOM folders: one series of classic slices, or one enhanced (multi-frame) file.
+
+pydicom reads the headers, and only the elements listed here, so nothing that identifies the
+patient is ever loaded; GDCM, through SimpleITK, decodes the pixels and applies the rescale slope.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from nexusinr.errors import InputError
+from nexusinr.geometry import FloatArray
+from nexusinr.reading import LPS_TO_RAS, FloatImage, Raw, checked_affine, checked_shape
+
+_ELEMENTS = [
+    "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "Columns",
+    "SamplesPerPixel", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+
+#: What pydicom and the conversions below raise for a file that is damaged or that holds no plane.
+_UNUSABLE = (
+    AttributeError, EOFError, LookupError, NotImplementedError, OSError, TypeError, ValueError,
+    struct.error,
+)  # fmt: skip
+
+#: Two slices closer than this (mm) are at the same place.
+_SAME_PLACE = 0.01
+
+#: The largest departure from even spacing that is accepted, as a share of the spacing.
+_UNEVEN = 0.05
+
+#: Departures from even spacing above this (mm) are mentioned.
+_JITTER = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """One image plane. Positions and directions in LPS, lengths in mm."""
+
+    file: Path
+    frame: int
+    instance: str
+    series: str
+    number: int | None
+    modality: str
+    colours: int
+    size: tuple[int, int]  # columns, rows
+    spacing: tuple[float, float]  # between columns, between rows
+    position: FloatArray  # (3,)
+    directions: FloatArray  # (2, 3): along a row, along a column
+    thickness: float | None
+    between: float | None
+    rescale: tuple[float, float]
+
+    @property
+    def normal(self) -> FloatArray:
+        return np.cross(self.directions[0], self.directions[1])
+
+    def belongs_with(self, other: _Slice) -> bool:
+        return (
+            self.series == other.series
+            and self.size == other.size
+            and np.allclose(self.spacing, other.spacing, atol=1e-3)
+            and np.allclose(self.directions, other.directions, atol=1e-3)
+        )
+
+
+def read_dicom(folder: Path) -> Raw:
+    """The largest stack of parallel slices below a folder, as `Raw`, sorted by position.
+
+    The affine comes from the slice positions, so a stack whose slices are shifted against one
+    another (gantry tilt) is kept as a sheared lattice.
+
+    Raises InputError where there is no such stack, or where slices are missing, doubled or
+    unevenly spaced.
+    """
+    slices, left_out = _find(folder)
+    stacks = _stacks(slices)
+    if not stacks:
+        raise InputError(
+            "there is no DICOM image with a position and a voxel size in this folder; give the "
+            "folder that holds the files of one MR series"
+        )
+    stack = max(stacks, key=len)
+    first = stack[0]
+    shape = checked_shape((*first.size, len(stack)))
+    if first.colours != 1:
+        raise InputError("its images are in colour; give the series as the scanner made it")
+    notes = _choice_notes(stacks, stack, left_out)
+    ordered = sorted(stack, key=lambda s: float(s.position @ first.normal))
+    step, spacing_notes = _step(ordered)
+    thickness, thickness_notes = _thickness(ordered, float(np.linalg.norm(step)))
+    along_rows, along_columns = first.directions * np.reshape(first.spacing, (2, 1))
+    matrix = np.eye(4)
+    matrix[:3] = LPS_TO_RAS @ np.column_stack(
+        (along_rows, along_columns, step, ordered[0].position)
+    )
+    affine = checked_affine(matrix)
+    return Raw(
+        _pixels(ordered, shape),
+        affine,
+        _title(first),
+        tuple(sorted({s.file for s in ordered})),
+        None if thickness is None else (*first.spacing, thickness),
+        (*notes, *spacing_notes, *thickness_notes),
+    )
+
+
+def _title(plane: _Slice) -> str:
+    return "DICOM series" if plane.number is None else f"DICOM series {plane.number}"
+
+
+def _find(folder: Path) -> tuple[list[_Slice], int]:
+    """All image planes below a folder, each once, and how many DICOM files held none."""
+    found: dict[tuple[str, int], _Slice] = {}
+    left_out = 0
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "DICOMDIR"):
+        try:
+            with pydicom.config.disable_value_validation():
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_ELEMENTS)
+                planes = list(_planes(file, header))
+        except InvalidDicomError:
+            continue
+        except _UNUSABLE:
+            left_out += 1
+            continue
+        for plane in planes:
+            found.setdefault((plane.instance, plane.frame), plane)
+    return list(found.values()), left_out
+
+
+def _planes(file: Path, header: Dataset) -> Iterator[_Slice]:
+    """The planes of one file; one of _UNUSABLE is raised where a plane has no place."""
+    frames = int(header.get("NumberOfFrames") or 1)
+    enhanced = "PerFrameFunctionalGroupsSequence" in header
+    if frames != (len(header.PerFrameFunctionalGroupsSequence) if enhanced else 1):
+        raise ValueError(f"{frames} frames, and not as many descriptions")
+    for frame in range(frames):
+        groups = _groups(header, frame) if enhanced else [header]
+        directions = np.reshape(np.array(_value(groups, "ImageOrientationPatient"), float), (2, 3))
+        lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+        if np.abs(lengths - 1).max() > 0.01 or abs(directions[0] @ directions[1]) > 0.01:
+            raise ValueError("the directions of rows and columns are not at right angles")
+        rows, columns = (float(v) for v in _value(groups, "PixelSpacing"))
+        number = header.get("SeriesNumber")
+        yield _Slice(
+            file=file,
+            frame=frame,
+            instance=str(header.get("SOPInstanceUID", file)),
+            series=str(header.SeriesInstanceUID),
+            number=None if number is None else int(number),
+            modality=str(header.get("Modality", "")),
+            colours=int(header.get("SamplesPerPixel", 1)),
+            size=(int(header.Columns), int(header.Rows)),
+            spacing=(columns, rows),
+            position=np.array(_value(groups, "ImagePositionPatient"), float).reshape(3),
+            directions=directions / lengths,
+            thickness=_positive(groups, "SliceThickness"),
+            between=_positive(groups, "SpacingBetweenSlices"),
+            rescale=(
+                float(_value(groups, "RescaleSlope", 1)),
+                float(_value(groups, "RescaleIntercept", 0)),
+            ),
+        )
+
+
+def _groups(header: Dataset, frame: int) -> list[Dataset]:
+    """What an enhanced file says about one frame: its own macros first, then the shared ones."""
+    levels = [
+        header.PerFrameFunctionalGroupsSequence[frame],
+        *header.get("SharedFunctionalGroupsSequence", [])[:1],
+    ]
+    macros = (
+        "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
+        "PixelValueTransformationSequence",
+    )  # fmt: skip
+    return [level[macro].value[0] for level in levels for macro in macros if macro in level]
+
+
+def _value(groups: Iterable[Dataset], name: str, default: Any = None) -> Any:
+    for group in groups:
+        value = group.get(name)
+        if value is not None:
+            return value
+    if default is None:
+        raise AttributeError(name)
+    return default
+
+
+def _positive(groups: Iterable[Dataset], name: str) -> float | None:
+    value = float(_value(groups, name, 0) or 0)
+    return abs(value) if np.isfinite(value) and value != 0 else None
+
+
+def _stacks(slices: list[_Slice]) -> list[list[_Slice]]:
+    """Slices grouped into stacks of one series, size and direction; low series numbers first."""
+    stacks: list[list[_Slice]] = []
+    for plane in slices:
+        for stack in stacks:
+            if plane.belongs_with(stack[0]):
+                stack.append(plane)
+                break
+        else:
+            stacks.append([plane])
+    return sorted(stacks, key=lambda s: (s[0].number is None, s[0].number or 0, s[0].series))
+
+
+def _choice_notes(
+    stacks: list[list[_Slice]], stack: list[_Slice], left_out: int
+) -> tuple[str, ...]:
+    notes = []
+    if len(stacks) > 1:
+        sizes = ", ".join(str(len(s)) for s in stacks)
+        notes.append(
+            f"The folder holds {len(stacks)} stacks of slices (of {sizes} slices): the largest, "
+            f"{_title(stack[0])}, was read."
+        )
+    if left_out:
+        notes.append(f"{left_out} DICOM files without an image in a known place were left out.")
+    if stack[0].modality != "MR":
+        notes.append("The series is not an MR scan by its header.")
+    return tuple(notes)
+
+
+def _step(ordered: list[_Slice]) -> tuple[FloatArray, tuple[str, ...]]:
+    """From one slice to the next, (3,), LPS mm. Raises InputError where that is not one step."""
+    positions = np.stack([s.position for s in ordered])
+    gaps = np.diff(positions @ ordered[0].normal)
+    usual = float(np.median(gaps))
+    if gaps.min() < _SAME_PLACE:
+        raise InputError(
+            f"the {len(ordered)} images of {_title(ordered[0])} lie at "
+            f"{int((gaps >= _SAME_PLACE).sum()) + 1} places (several echoes, phases or time "
+            "points); export one of them alone"
+        )
+    if gaps.max() > 1.5 * usual:
+        after = int(gaps.argmax()) + 1
+        raise InputError(
+            f"a slice is missing: slices {after} and {after + 1} of {len(ordered)} are "
+            f"{gaps.max():.2f} mm apart, the others {usual:.2f} mm; export the whole series again"
+        )
+    step = (positions[-1] - positions[0]) / (len(ordered) - 1)
+    even = positions[0] + np.arange(len(ordered))[:, None] * step
+    off = float(np.linalg.norm(positions - even, axis=1).max())
+    if off > _UNEVEN * usual:
+        raise InputError(
+            f"its slices are not evenly spaced: {gaps.min():.2f} to {gaps.max():.2f} mm apart, up "
+            f"to {off:.2f} mm from an even stack; export a series with one spacing"
+        )
+    notes = []
+    if off > _JITTER:
+        notes.append(f"The slices are up to {off:.2f} mm off an even spacing, which is taken.")
+    between = ordered[0].between
+    if between is not None and abs(between - usual) > 0.1:
+        notes.append(
+            f"The header gives {between:.2f} mm between slices, their positions {usual:.2f} mm: "
+            "the positions are used."
+        )
+    return step, tuple(notes)
+
+
+def _thickness(ordered: list[_Slice], spacing: float) -> tuple[float | None, tuple[str, ...]]:
+    given = [s.thickness for s in ordered if s.thickness is not None]
+    if given and np.median(given) <= 20:
+        return float(np.median(given)), ()
+    return None, (
+        f"The header gives no usable slice thickness: the slice spacing, {spacing:.2f} mm, is "
+        "taken.",
+    )
+
+
+def _pixels(ordered: list[_Slice], shape: tuple[int, int, int]) -> FloatImage:
+    """The decoded and rescaled intensities, (i along rows, j along columns, k), float32."""
+    if len({s.file for s in ordered}) < len(ordered) and len({s.rescale for s in ordered}) > 1:
+        raise InputError(
+            "its frames have different rescale slopes, which cannot be decoded reliably; export "
+            "the series as single slices"
+        )
+    data = np.empty(shape, dtype=np.float32)
+    files: dict[Path, FloatImage] = {}
+    for k, plane in enumerate(ordered):
+        if plane.file not in files:
+            files = {plane.file: _decode(plane.file)}
+        frames = files[plane.file]
+        if plane.frame >= len(frames) or frames.shape[:0:-1] != shape[:2]:
+            raise InputError(
+                f"slice {k + 1} of {len(ordered)} has another size than its header says; export "
+                "the series again"
+            )
+        data[:, :, k] = frames[plane.frame].T
+    return data
+
+
+def _decode(file: Path) -> FloatImage:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(file))
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        array: FloatImage = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise InputError(
+            "the pixels of a slice cannot be decoded (truncated file or unknown compression); "
+            "export the series again"
+        ) from error
+    return array.reshape(-1, *array.shape[-2:])

@@ -1,0 +1,1 @@
+"""The main job: scans in, finer scans and a segmentation out."""

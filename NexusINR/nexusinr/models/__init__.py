@@ -1,0 +1,1 @@
+"""The networks: Nexus-INR and ICONet, their parts, and the loading of their weights."""

@@ -1,0 +1,296 @@
+"""Nexus-INR (Zhang et al.): two scans in, both at any point of patient space out.
+
+Every scan keeps its own lattice, its slice axis turned to the last array axis. `encode` runs once
+a scan; `decode` reads the encodings at the points of a target lattice and can be called for as
+many lattices as wanted. Feature tensors are channels last, (B, I, J, K, C).
+
+Where this goes beyond the paper: the guidance is mutual (T1w attends to T2w as well, since the
+thick axis of one is a thin axis of the other; `mutual_guidance=False` gives the paper's one-way
+form), the decoder predicts a residual over trilinear interpolation, positions are relative to the
+nearest scan voxel, and encoders and decoders know spacing and slice thickness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nexusinr.labels import CLASSES
+from nexusinr.models.attention import CrossModalAttention
+from nexusinr.models.decoders import build_decoder, fourier_features
+from nexusinr.models.encoders import Conditioning, DenseBlock, build_encoder
+from nexusinr.models.sampling import LatticeMap
+
+#: Modality indices of the paper (1 and 2 there).
+T1W, T2W = 0, 1
+
+#: Residual branches begin at this share of their natural size.
+RESIDUAL_START = 0.2
+
+#: Unit outputs of the decoder mean this much intensity, about the size of what interpolation
+#: misses: the optimiser's steps then fit.
+RESIDUAL_SCALE = 0.1
+
+MODALITIES = ("T1w", "T2w")
+
+
+@dataclass(frozen=True)
+class NexusINRConfig:
+    """Sizes and switches. `paper()` gives the published sizes; the defaults suit a CPU.
+
+    The three switches are the columns of table 2; with all off the network is ArSSR (Wu et al.
+    2022): one encoder a scan, no guidance, no segmentation.
+    """
+
+    encoder: str = "rdn"
+    features: int = 32
+    growth: int = 16
+    blocks: int = 3
+    layers: int = 3
+    decoder: str = "mlp"
+    decoder_width: int = 96
+    decoder_depth: int = 3
+    attention_width: int = 16
+    frequencies: int = 3
+    classes: int = CLASSES
+    multi_modal_fusion: bool = True
+    cross_attention: bool = True
+    segmentation_enhanced: bool = True
+    mutual_guidance: bool = True
+
+    @classmethod
+    def paper(cls) -> NexusINRConfig:
+        """The sizes of paper section 4.2: RDN with 128 features, decoder of 4 x 256."""
+        return cls(
+            features=128,
+            growth=64,
+            blocks=8,
+            layers=3,
+            decoder_width=256,
+            decoder_depth=4,
+            attention_width=64,
+            mutual_guidance=False,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, as they travel in a checkpoint."""
+        return asdict(self)
+
+
+@dataclass
+class Encoding:
+    """One scan, encoded: everything that decoding reads, side by side in one tensor.
+
+    maps: (B, i, j, k, 1 + 2C + 2A): image | shared | specific | keys and values for the other scan.
+    """
+
+    maps: Tensor
+    conditions: Tensor
+
+
+@dataclass
+class Sampled:
+    """An encoding read at the points of a target lattice.
+
+    maps: as in Encoding, on the target lattice grown by one voxel, (B, I+2, J+2, K+2, ...).
+    position: positional encoding e_m of eq. 17, on the target lattice itself, (B, I, J, K, E).
+    """
+
+    maps: Tensor
+    position: Tensor
+
+
+@dataclass
+class Decoded:
+    """What one modality's decoding gives on a target lattice, channels last.
+
+    intensity (B, I, J, K); logits (B, I, J, K, classes); `interpolated` is the scan by trilinear
+    interpolation. The features serve the auxiliary losses alone.
+    """
+
+    intensity: Tensor
+    logits: Tensor | None
+    fused: Tensor
+    shared: Tensor
+    specific: Tensor | None
+    guide_shared: Tensor | None
+    interpolated: Tensor
+    position: Tensor
+
+
+class NexusINR(nn.Module):
+    """The network. See the module's docstring for what is fixed and NexusINRConfig for the rest."""
+
+    def __init__(self, config: NexusINRConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or NexusINRConfig()
+
+        def encoders() -> nn.ModuleList:
+            return nn.ModuleList(
+                build_encoder(c.encoder, c.features, c.growth, c.blocks, c.layers)
+                for _ in MODALITIES
+            )
+
+        self.shared = encoders()
+        if c.multi_modal_fusion:
+            self.specific = encoders()
+            self.project = nn.ModuleList(_mlp(2 * c.features, c.features) for _ in MODALITIES)
+            self.classifier = nn.Linear(c.features, len(MODALITIES))
+        if c.cross_attention:
+            self.attention = nn.ModuleList(
+                CrossModalAttention(c.features, c.attention_width) if guided else nn.Identity()
+                for guided in map(self._guided, range(len(MODALITIES)))
+            )
+        if c.segmentation_enhanced:
+            self.segment = nn.ModuleList(_mlp(c.features, c.classes) for _ in MODALITIES)
+            self.fuse = nn.ModuleList(_mlp(c.features + c.classes, c.features) for _ in MODALITIES)
+        self.apply(_initialise)
+        inputs = c.features + len(MODALITIES) * self.position_size
+        self.decoder = nn.ModuleList(
+            build_decoder(c.decoder, inputs, c.decoder_width, c.decoder_depth) for _ in MODALITIES
+        )
+
+    @property
+    def position_size(self) -> int:
+        """Length of one scan's positional encoding: offset, target cell, slice thickness."""
+        return 3 * (1 + 2 * self.config.frequencies) + 6
+
+    def _guided(self, modality: int) -> bool:
+        return modality == T2W or self.config.mutual_guidance
+
+    # --- once a scan -----------------------------------------------------------------------
+
+    def encode(self, image: Tensor, conditions: Tensor, modality: int) -> Encoding:
+        """Eqs. 2-3: one scan to its feature maps, on its own lattice.
+
+        Args:
+            image: (B, 1, i, j, k), intensities of about 0 ... 1, slice axis last.
+            conditions: (B, 6), from `scan_conditions`.
+            modality: T1W or T2W.
+        """
+        maps = [image.permute(0, 2, 3, 4, 1)]
+        shared = self.shared[modality](image, conditions).permute(0, 2, 3, 4, 1)
+        maps.append(shared)
+        if self.config.multi_modal_fusion:
+            maps.append(self.specific[modality](image, conditions).permute(0, 2, 3, 4, 1))
+        other = 1 - modality
+        if self.config.cross_attention and self._guided(other):
+            attention = self.attention[other]
+            assert isinstance(attention, CrossModalAttention)
+            maps.append(attention.project(shared))
+        return Encoding(torch.cat(maps, dim=-1), conditions)
+
+    def split(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Image, shared, specific (or None), keys and values (or None) of an Encoding's maps."""
+        c = self.config.features
+        image, shared, rest = maps[..., :1], maps[..., 1 : 1 + c], maps[..., 1 + c :]
+        specific = None
+        if self.config.multi_modal_fusion:
+            specific, rest = rest[..., :c], rest[..., c:]
+        return image, shared, specific, rest if rest.shape[-1] else None
+
+    # --- once a target lattice -------------------------------------------------------------
+
+    def sample(self, encoding: Encoding, lattice_map: LatticeMap) -> Sampled:
+        """Eqs. 4-5, 7-8, 13-14: reads a scan's encoding at the points of a target lattice.
+
+        Args:
+            encoding: of one scan.
+            lattice_map: from that scan to the target lattice *grown by one voxel on every side*
+                (where the attention looks for neighbours).
+        """
+        position = self._position(lattice_map, encoding.conditions)
+        return Sampled(lattice_map.sample(encoding.maps), position)
+
+    def decode(self, modality: int, own: Sampled, guide: Sampled | None = None) -> Decoded:
+        """One modality on a target lattice (eqs. 6, 15-17, 20-25).
+
+        Args:
+            modality: the modality to restore.
+            own: its scan at the target's points.
+            guide: the other scan at the same points, or None where there is no other scan.
+        """
+        image, shared, specific, _ = self.split(_inner(own.maps))
+        guide_shared = None
+        fused, elsewhere = shared, torch.zeros_like(own.position)
+        if guide is not None:
+            elsewhere = guide.position
+            _, around, _, key_value = self.split(guide.maps)
+            guide_shared = _inner(around)
+            if key_value is not None:
+                fused = shared + self.attention[modality](shared, key_value)  # eq. 6
+        features = fused
+        if specific is not None:
+            mixed = self.project[modality](torch.cat((fused, specific), dim=-1))  # eq. 15
+            features = mixed + fused  # eq. 16
+        logits = None
+        if self.config.segmentation_enhanced:
+            logits = self.segment[modality](features)  # eqs. 20-21
+            features = self.fuse[modality](torch.cat((features, logits), dim=-1))  # eqs. 22-23
+        position = torch.cat((own.position, elsewhere), dim=-1)
+        residual = self.decoder[modality](torch.cat((features, position), dim=-1))  # eqs. 24-25
+        return Decoded(
+            intensity=(image + RESIDUAL_SCALE * residual)[..., 0],  # eq. 1
+            logits=logits,
+            fused=fused,
+            shared=shared,
+            specific=specific,
+            guide_shared=guide_shared,
+            interpolated=image[..., 0],
+            position=position,
+        )
+
+    def decode_alone(self, modality: int, decoded: Decoded) -> Tensor:
+        """Self-reconstruction (eqs. 10-11): intensity (B, I, J, K) from shared features alone."""
+        q = torch.cat((decoded.shared, decoded.position), dim=-1)
+        return decoded.interpolated + RESIDUAL_SCALE * self.decoder[modality](q)[..., 0]
+
+    def _position(self, lattice_map: LatticeMap, conditions: Tensor) -> Tensor:
+        """e_m of eq. 17: (B, I, J, K, position_size) on the target lattice."""
+        index = _inner(lattice_map.coordinates(conditions))
+        last = torch.tensor(lattice_map.scan_shape, device=index.device) - 1
+        index = torch.minimum(index.clamp(min=0), last.to(index.dtype))
+        offset = index - index.round()
+        encoded = fourier_features(offset.to(conditions.dtype), self.config.frequencies)
+        known = torch.cat((target_cell(lattice_map, conditions), conditions[:, 3:]), dim=-1)
+        known = known[:, None, None, None].expand(*encoded.shape[:-1], -1)
+        return torch.cat((encoded, known), dim=-1)
+
+
+def scan_conditions(spacing: Tensor, thickness: Tensor) -> Tensor:
+    """What the network is told of a scan: spacing and thickness (B, 3) mm to (B, 6) logarithms."""
+    return torch.cat((spacing.log(), (thickness / spacing).log()), dim=-1)
+
+
+def target_cell(lattice_map: LatticeMap, like: Tensor) -> Tensor:
+    """Log size of a target voxel along each scan axis, in scan voxels, (B, 3)."""
+    sizes = [torch.as_tensor(m[:3, :3]).square().sum(dim=1).sqrt() for m in lattice_map.index_maps]
+    return torch.stack(sizes).log().to(like)
+
+
+def _mlp(inputs: int, outputs: int) -> nn.Sequential:
+    width = max(inputs // 2, outputs)
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(inplace=True), nn.Linear(width, outputs))
+
+
+def _initialise(module: nn.Module) -> None:
+    """He initialisation without bias: torch's default fades the signal layer by layer.
+
+    Residual branches start small, so that the sums they are added to keep their size.
+    """
+    if isinstance(module, nn.Conv3d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, Conditioning):
+        module.start_as_identity()
+    elif isinstance(module, DenseBlock):
+        module.fuse.weight.data *= RESIDUAL_START
+    elif isinstance(module, CrossModalAttention):
+        module.out.weight.data *= RESIDUAL_START
+
+
+def _inner(x: Tensor) -> Tensor:
+    return x[:, 1:-1, 1:-1, 1:-1]

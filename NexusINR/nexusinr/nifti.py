@@ -1,0 +1,160 @@
+"""The reader of NIfTI files (.nii, .nii.gz; NIfTI-1 and NIfTI-2)."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.spatialimages import HeaderDataError
+
+from nexusinr.errors import InputError
+from nexusinr.geometry import FloatArray
+from nexusinr.reading import (
+    Raw,
+    check_length,
+    check_spacing,
+    checked_affine,
+    checked_shape,
+    lengths_text,
+)
+
+Header = nib.Nifti1Header  # the base of NIfTI-2's as well
+
+_KINDS = {nib.Nifti1Header: nib.Nifti1Image, nib.Nifti2Header: nib.Nifti2Image}
+
+#: xyzt_units codes of the standard: name and length in mm. No unit means millimetres.
+_UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
+
+#: Two descriptions of the same lattice that differ by less (mm, at the corners) are the same.
+_AGREEMENT = 0.1
+
+
+def read_nifti(path: Path) -> Raw:
+    """A NIfTI image as `Raw`; the affine is the sform where there is one, else the qform.
+
+    Sheared affines are kept. nibabel mends negative or missing voxel sizes silently, so the header
+    is looked at before nibabel does that.
+    """
+    length = _length(path)
+    header = _raw_header(path)
+    shape = _check_header(header, length)
+    unit_name, unit = _UNITS.get(int(header["xyzt_units"]) & 7, ("", 1.0))
+    spacing = header["pixdim"][1:4].astype(np.float64) * unit
+    try:
+        check_spacing(spacing)
+    except InputError as error:
+        hint = f" (the header's unit is {unit_name})" if unit_name else ""
+        raise InputError(f"{error}{hint}") from error
+    try:
+        with LoggingOutputSuppressor():
+            image = _KINDS[type(header)].from_filename(path, mmap=False)
+            affine = checked_affine(np.diag((unit, unit, unit, 1.0)) @ image.affine)
+            notes = _form_notes(image.header, shape, unit)
+            with np.errstate(over="ignore", invalid="ignore"):
+                data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
+    except InputError:
+        raise
+    except (HeaderDataError, ImageFileError, ValueError) as error:
+        raise InputError(f"its header is not valid ({error}); export it again") from error
+    if unit_name:
+        notes = (f"The header's unit is {unit_name}: converted to millimetres.", *notes)
+    name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
+    return Raw(data, affine, Path(name).stem, (path,), notes=notes)
+
+
+def _length(path: Path) -> int:
+    """Bytes of the (decompressed) file. Reads a .gz to its end: that checks its checksum too."""
+    if not path.name.lower().endswith(".gz"):
+        return path.stat().st_size
+    length = 0
+    try:
+        with gzip.open(path) as stream:
+            while block := stream.read(1 << 20):
+                length += len(block)
+    except EOFError as error:
+        raise InputError(
+            f"the file is truncated (its {path.stat().st_size} bytes end in the middle of the "
+            "data); copy or export it again"
+        ) from error
+    except gzip.BadGzipFile as error:
+        raise InputError(
+            "it is not a gzip file, or a damaged one, though its name ends in .gz; export it again"
+        ) from error
+    except zlib.error as error:
+        raise InputError("its compressed data is damaged; copy or export it again") from error
+    return length
+
+
+def _raw_header(path: Path) -> Header:
+    """The header as it is in the file, in its own byte order, with nothing mended."""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        start = stream.read(540)
+        stream.seek(0)
+        for kind in _KINDS:
+            if kind.may_contain_header(start):
+                header: Header = kind.from_fileobj(stream, check=False)
+                if bytes(header["magic"])[:2] == b"n+":
+                    return header
+    raise InputError("it is not a NIfTI image; export it again as .nii.gz")
+
+
+def _check_header(header: Header, length: int) -> tuple[int, int, int]:
+    try:
+        declared, kind = header.get_data_shape(), header.get_data_dtype()
+    except (HeaderDataError, KeyError) as error:
+        raise InputError(
+            f"its header has an unknown data type (code {int(header['datatype'])}); export it again"
+        ) from error
+    if kind.fields or kind.kind == "c":
+        what = "colours" if kind.fields else "complex numbers"
+        raise InputError(
+            f"its voxels are {what} ({kind}) where one number each is needed; give a grey-scale "
+            "image (the magnitude, or one component)"
+        )
+    shape = checked_shape(declared)
+    needed = float(header["vox_offset"]) + math.prod(shape) * kind.itemsize
+    check_length(shape, needed, length)
+    return shape
+
+
+def _form_notes(header: Header, shape: tuple[int, int, int], unit: float) -> tuple[str, ...]:
+    """What to say about the header's two descriptions of the lattice, sform and qform."""
+    has_sform, has_qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    if not (has_sform or has_qform):
+        return (
+            "The header does not say how the image lies in the patient (sform and qform codes are "
+            "0): only its voxel size is known, so left and right may be swapped.",
+        )
+    if has_sform and has_qform:
+        try:
+            qform = header.get_qform()
+        except (HeaderDataError, ValueError):
+            return ("The qform in the header is not a rotation; the sform is used.",)
+        apart = _apart(header.get_sform(), qform, shape) * unit
+        if apart > _AGREEMENT:
+            return (
+                f"The sform and the qform in the header disagree by up to {apart:.2f} mm; "
+                "the sform is used.",
+            )
+        return ()
+    pixdim = header["pixdim"][1:4].astype(np.float64)
+    used = np.linalg.norm(header.get_best_affine()[:3, :3], axis=0)
+    if (np.abs(pixdim - used) * shape * unit).max() > _AGREEMENT:
+        return (
+            f"The header gives a voxel size of {lengths_text(pixdim * unit)} mm and an affine with "
+            f"{lengths_text(used * unit)} mm; the affine is used.",
+        )
+    return ()
+
+
+def _apart(first: FloatArray, second: FloatArray, shape: tuple[int, int, int]) -> float:
+    """Largest distance between the outer corners of two lattices of one shape, in their unit."""
+    ends = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in shape], [1.0], indexing="ij"), -1)
+    moved = ends.reshape(-1, 4) @ (first - second).T
+    return float(np.linalg.norm(moved[:, :3], axis=1).max())

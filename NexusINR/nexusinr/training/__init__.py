@@ -1,0 +1,1 @@
+"""Training: phantoms and synthesis, data sets, losses, and the loop that uses them."""

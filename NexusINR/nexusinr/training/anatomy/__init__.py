@@ -1,0 +1,1 @@
+"""Where each tissue of a procedural adult head lies, in patient space."""

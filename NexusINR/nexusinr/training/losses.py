@@ -1,0 +1,99 @@
+"""The losses of the paper (eqs. 9-12, 18, 19, 26), each a plain function of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nexusinr.models.nexus_inr import T2W, Decoded, NexusINR
+
+#: Label value of points whose tissue is not known: they teach the segmentation nothing.
+UNKNOWN = 255
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of eqs. 12 and 26. T2w, the harder scan, counts more than T1w."""
+
+    t1w: float = 1.0
+    t2w: float = 1.5
+    distillation: float = 0.002
+    self_reconstruction: float = 0.1
+    mean_alignment: float = 0.002
+    discrimination: float = 0.002
+    segmentation: float = 0.02
+
+
+def restoration(predicted: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+    """L_SR of eq. 26: mean absolute error over the points, optionally weighted."""
+    error = (predicted - truth).abs()
+    if weight is None:
+        return error.mean()
+    return (error * weight).sum() / weight.sum().clamp(min=1)
+
+
+def distillation(fused: Tensor, teacher: Tensor) -> Tensor:
+    """L_KD, eq. 9: squared distance per point, summed over channels, mean over points.
+
+    The teacher (T1w shared features) is held fixed: the student comes to it, not it to the student.
+    """
+    return (fused - teacher.detach()).square().sum(dim=-1).mean()
+
+
+def self_reconstruction(predicted: Tensor, truth: Tensor) -> Tensor:
+    """L_T2Self, eq. 11: mean squared error."""
+    return (predicted - truth).square().mean()
+
+
+def mean_alignment(first: Tensor, second: Tensor) -> Tensor:
+    """L_CMFA, eq. 18: L1 distance between mean shared features; (..., C) each."""
+    dims = tuple(range(first.dim() - 1))
+    return (first.mean(dim=dims) - second.mean(dim=dims)).abs().sum()
+
+
+def discrimination(logits: Tensor, modality: int) -> Tensor:
+    """One term of L_FDL, eq. 19: cross-entropy of (..., 2) logits against the modality."""
+    flat = logits.flatten(end_dim=-2)
+    return functional.cross_entropy(flat, torch.full_like(flat[:, 0], modality, dtype=torch.long))
+
+
+def segmentation(logits: Tensor, tissues: Tensor) -> Tensor:
+    """L_seg: cross-entropy of (..., classes) logits against tissue values; UNKNOWN is left out."""
+    target = tissues.flatten().long()
+    if not bool((target != UNKNOWN).any()):
+        return logits.sum() * 0
+    return functional.cross_entropy(logits.flatten(end_dim=-2), target, ignore_index=UNKNOWN)
+
+
+def modality_losses(
+    network: NexusINR, modality: int, decoded: Decoded, truth: Tensor, tissues: Tensor
+) -> dict[str, Tensor]:
+    """Every loss term that one decoding supports, by name, unweighted.
+
+    Args:
+        network: for the self-reconstruction and the modality classifier.
+        modality: which scan was restored.
+        decoded: its decoding on (B, I, J, K).
+        truth: the fine image there, (B, I, J, K).
+        tissues: tissue values there, (B, I, J, K), UNKNOWN where not known.
+    """
+    terms = {("t1w", "t2w")[modality]: restoration(decoded.intensity, truth)}
+    if decoded.logits is not None:
+        terms["segmentation"] = segmentation(decoded.logits, tissues)
+    if decoded.specific is not None:
+        terms["discrimination"] = discrimination(network.classifier(decoded.specific), modality)
+    if modality == T2W and network.config.cross_attention:
+        alone = network.decode_alone(T2W, decoded)
+        terms["self_reconstruction"] = self_reconstruction(alone, truth)
+        if decoded.guide_shared is not None:
+            terms["distillation"] = distillation(decoded.fused, decoded.guide_shared)
+            terms["mean_alignment"] = mean_alignment(decoded.guide_shared, decoded.fused)
+    return terms
+
+
+def total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
+    """Eq. 26: the weighted sum."""
+    return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()

@@ -1,0 +1,1 @@
+"""Bundled weights: one .safetensors and one .json card for each model."""
