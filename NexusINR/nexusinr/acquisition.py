@@ -160,7 +160,7 @@ class ObliqueAcquisition:
     conjugate gradients on A A' (enough for a residual below one thousandth).
     """
 
-    iterations = 12
+    iterations = 30
 
     def __init__(
         self, scan: Grid, target: Grid, thickness: FloatArray, profile: Profile = "gaussian"
@@ -193,7 +193,7 @@ class ObliqueAcquisition:
 
         y = y * _as_tensor(self.measured, y)
         fine = self.separable.adjoint(y)
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             x = torch.zeros((*y.shape[:-3], *self.target.shape), dtype=y.dtype, device=y.device)
             x.requires_grad_()
             (gradient,) = torch.autograd.grad(self._interpolate(x), x, fine)
@@ -206,7 +206,7 @@ class ObliqueAcquisition:
         direction, power = residual, residual.square().sum()
         start = power
         for _ in range(self.iterations):
-            if power <= 1e-8 * start or power == 0:
+            if power <= 1e-6 * start or power == 0:
                 break
             image = self.forward(self.adjoint(direction))
             step = power / (direction * image).sum()

@@ -20,7 +20,14 @@ from pydicom.errors import InvalidDicomError
 
 from nexusinr.errors import InputError
 from nexusinr.geometry import FloatArray
-from nexusinr.reading import LPS_TO_RAS, FloatImage, Raw, checked_affine, checked_shape
+from nexusinr.reading import (
+    LPS_TO_RAS,
+    FloatImage,
+    Raw,
+    check_spacing,
+    checked_affine,
+    checked_shape,
+)
 
 _ELEMENTS = [
     "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "Columns",
@@ -62,7 +69,7 @@ class _Slice:
     directions: FloatArray  # (2, 3): along a row, along a column
     thickness: float | None
     between: float | None
-    rescale: tuple[float, float]
+    one_scale: bool  # whether one rescale slope and intercept serves the whole file
 
     @property
     def normal(self) -> FloatArray:
@@ -95,13 +102,12 @@ def read_dicom(folder: Path) -> Raw:
         )
     stack = max(stacks, key=len)
     first = stack[0]
-    shape = checked_shape((*first.size, len(stack)))
-    if first.colours != 1:
-        raise InputError("its images are in colour; give the series as the scanner made it")
+    shape = _check_stack(stack)
     notes = _choice_notes(stacks, stack, left_out)
     ordered = sorted(stack, key=lambda s: float(s.position @ first.normal))
     step, spacing_notes = _step(ordered)
     thickness, thickness_notes = _thickness(ordered, float(np.linalg.norm(step)))
+    check_spacing((*first.spacing, float(np.linalg.norm(step))))
     along_rows, along_columns = first.directions * np.reshape(first.spacing, (2, 1))
     matrix = np.eye(4)
     matrix[:3] = LPS_TO_RAS @ np.column_stack(
@@ -116,6 +122,17 @@ def read_dicom(folder: Path) -> Raw:
         None if thickness is None else (*first.spacing, thickness),
         (*notes, *spacing_notes, *thickness_notes),
     )
+
+
+def _check_stack(stack: list[_Slice]) -> tuple[int, int, int]:
+    if stack[0].colours != 1:
+        raise InputError("its images are in colour; give the series as the scanner made it")
+    if not all(plane.one_scale for plane in stack):
+        raise InputError(
+            "its frames have different rescale slopes, which cannot be decoded reliably; export "
+            "the series as single slices"
+        )
+    return checked_shape((*stack[0].size, len(stack)))
 
 
 def _title(plane: _Slice) -> str:
@@ -147,8 +164,10 @@ def _planes(file: Path, header: Dataset) -> Iterator[_Slice]:
     enhanced = "PerFrameFunctionalGroupsSequence" in header
     if frames != (len(header.PerFrameFunctionalGroupsSequence) if enhanced else 1):
         raise ValueError(f"{frames} frames, and not as many descriptions")
-    for frame in range(frames):
-        groups = _groups(header, frame) if enhanced else [header]
+    described = [_groups(header, frame) if enhanced else [header] for frame in range(frames)]
+    # GDCM rescales every frame of a file like the first one.
+    scales = {(_value(g, "RescaleSlope", 1), _value(g, "RescaleIntercept", 0)) for g in described}
+    for frame, groups in enumerate(described):
         directions = np.reshape(np.array(_value(groups, "ImageOrientationPatient"), float), (2, 3))
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)
         if np.abs(lengths - 1).max() > 0.01 or abs(directions[0] @ directions[1]) > 0.01:
@@ -169,10 +188,7 @@ def _planes(file: Path, header: Dataset) -> Iterator[_Slice]:
             directions=directions / lengths,
             thickness=_positive(groups, "SliceThickness"),
             between=_positive(groups, "SpacingBetweenSlices"),
-            rescale=(
-                float(_value(groups, "RescaleSlope", 1)),
-                float(_value(groups, "RescaleIntercept", 0)),
-            ),
+            one_scale=len(scales) == 1,
         )
 
 
@@ -201,7 +217,7 @@ def _value(groups: Iterable[Dataset], name: str, default: Any = None) -> Any:
 
 def _positive(groups: Iterable[Dataset], name: str) -> float | None:
     value = float(_value(groups, name, 0) or 0)
-    return abs(value) if np.isfinite(value) and value != 0 else None
+    return value if np.isfinite(value) and value > 0 else None
 
 
 def _stacks(slices: list[_Slice]) -> list[list[_Slice]]:
@@ -283,11 +299,6 @@ def _thickness(ordered: list[_Slice], spacing: float) -> tuple[float | None, tup
 
 def _pixels(ordered: list[_Slice], shape: tuple[int, int, int]) -> FloatImage:
     """The decoded and rescaled intensities, (i along rows, j along columns, k), float32."""
-    if len({s.file for s in ordered}) < len(ordered) and len({s.rescale for s in ordered}) > 1:
-        raise InputError(
-            "its frames have different rescale slopes, which cannot be decoded reliably; export "
-            "the series as single slices"
-        )
     data = np.empty(shape, dtype=np.float32)
     files: dict[Path, FloatImage] = {}
     for k, plane in enumerate(ordered):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,6 +14,9 @@ from nexusinr.resample import covered, interpolate
 
 if TYPE_CHECKING:
     from nexusinr.volume import Volume
+
+#: Any real numbers: scanners write integers, everything after them floats.
+Intensities = NDArray[np.integer[Any] | np.floating[Any]]
 
 #: A scan with more than this share of voxels at exactly one value had its air or skull removed.
 BACKGROUND_SHARE = 0.2
@@ -34,16 +37,16 @@ class Normalisation:
     offset: float
     scale: float
 
-    def apply(self, data: NDArray[np.generic]) -> NDArray[np.float32]:
+    def apply(self, data: Intensities) -> NDArray[np.float32]:
         """Scan units, any shape, to normalised intensities, float32."""
         return ((data.astype(np.float32) - self.offset) / self.scale).astype(np.float32)
 
-    def undo(self, data: NDArray[np.generic]) -> NDArray[np.float32]:
+    def undo(self, data: Intensities) -> NDArray[np.float32]:
         """Normalised intensities, any shape, back to scan units, float32."""
         return (data.astype(np.float32) * self.scale + self.offset).astype(np.float32)
 
 
-def background_value(data: NDArray[np.generic]) -> float | None:
+def background_value(data: Intensities) -> float | None:
     """The value of everything that is cut away in a skull-stripped scan; None for a whole head."""
     lowest = data.min()
     for value in (0, lowest) if lowest < 0 else (lowest,):  # 0 first: splines undershoot
@@ -55,7 +58,7 @@ def background_value(data: NDArray[np.generic]) -> float | None:
     return None
 
 
-def foreground(data: NDArray[np.generic]) -> NDArray[np.bool_]:
+def foreground(data: Intensities) -> NDArray[np.bool_]:
     """The head, as opposed to air: bool, of the scan's shape (i, j, k).
 
     Skull-stripped scans: every voxel above the background value. Whole heads: Otsu's threshold
@@ -78,7 +81,7 @@ def foreground(data: NDArray[np.generic]) -> NDArray[np.bool_]:
     return np.asarray(pieces == largest)
 
 
-def otsu(data: NDArray[np.generic]) -> float:
+def otsu(data: Intensities) -> float:
     """Otsu's threshold between the dark and the bright class of an array of any shape."""
     method = sitk.OtsuThresholdImageFilter()
     method.SetNumberOfHistogramBins(256)
@@ -87,7 +90,7 @@ def otsu(data: NDArray[np.generic]) -> float:
 
 
 def normalise(
-    data: NDArray[np.generic], mask: NDArray[np.bool_] | None = None
+    data: Intensities, mask: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float32], Normalisation]:
     """Intensities to about 0 ... 1, and how to undo it.
 
@@ -141,7 +144,7 @@ def _skewness(values: NDArray[np.float32]) -> float:
     return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
 
 
-def _check(data: NDArray[np.generic]) -> None:
+def _check(data: Intensities) -> None:
     if data.ndim != 3:
         raise ValueError(f"a scan has three axes, not {data.ndim} (shape {data.shape})")
     if not np.isfinite(data).all():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import math
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 
 from nexusinr.errors import InputError
@@ -22,6 +23,7 @@ from nexusinr.reading import (
     checked_affine,
     checked_shape,
     lengths_text,
+    unpacked_length,
 )
 
 Header = nib.Nifti1Header  # the base of NIfTI-2's as well
@@ -41,7 +43,9 @@ def read_nifti(path: Path) -> Raw:
     Sheared affines are kept. nibabel mends negative or missing voxel sizes silently, so the header
     is looked at before nibabel does that.
     """
-    length = _length(path)
+    # A .gz is read to its end here, which nibabel does not do: that checks its checksum as well.
+    is_gzip = path.name.lower().endswith(".gz")
+    length = unpacked_length(path) if is_gzip else path.stat().st_size
     header = _raw_header(path)
     shape = _check_header(header, length)
     unit_name, unit = _UNITS.get(int(header["xyzt_units"]) & 7, ("", 1.0))
@@ -52,7 +56,7 @@ def read_nifti(path: Path) -> Raw:
         hint = f" (the header's unit is {unit_name})" if unit_name else ""
         raise InputError(f"{error}{hint}") from error
     try:
-        with LoggingOutputSuppressor():
+        with _quiet():
             image = _KINDS[type(header)].from_filename(path, mmap=False)
             affine = checked_affine(np.diag((unit, unit, unit, 1.0)) @ image.affine)
             notes = _form_notes(image.header, shape, unit)
@@ -64,31 +68,19 @@ def read_nifti(path: Path) -> Raw:
         raise InputError(f"its header is not valid ({error}); export it again") from error
     if unit_name:
         notes = (f"The header's unit is {unit_name}: converted to millimetres.", *notes)
-    name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
+    name = path.name[: -len(".gz")] if is_gzip else path.name
     return Raw(data, affine, Path(name).stem, (path,), notes=notes)
 
 
-def _length(path: Path) -> int:
-    """Bytes of the (decompressed) file. Reads a .gz to its end: that checks its checksum too."""
-    if not path.name.lower().endswith(".gz"):
-        return path.stat().st_size
-    length = 0
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep nibabel from printing what it mends in a header; what matters is said in the notes."""
+    before = logger.disabled
+    logger.disabled = True
     try:
-        with gzip.open(path) as stream:
-            while block := stream.read(1 << 20):
-                length += len(block)
-    except EOFError as error:
-        raise InputError(
-            f"the file is truncated (its {path.stat().st_size} bytes end in the middle of the "
-            "data); copy or export it again"
-        ) from error
-    except gzip.BadGzipFile as error:
-        raise InputError(
-            "it is not a gzip file, or a damaged one, though its name ends in .gz; export it again"
-        ) from error
-    except zlib.error as error:
-        raise InputError("its compressed data is damaged; copy or export it again") from error
-    return length
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _raw_header(path: Path) -> Header:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from nexusinr.geometry import Affine, FloatArray, Grid
-from nexusinr.intensity import background_value, foreground
+from nexusinr.intensity import Intensities, background_value, foreground
 from nexusinr.resample import interpolate
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ def displacement(matrix: FloatArray, points: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.norm(moved - points, axis=1))
 
 
-def mutual_information(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
+def mutual_information(first: Intensities, second: Intensities) -> float:
     """Mutual information (nats) of paired samples, (n,) each, from their joint histogram.
 
     BINS equal bins each between the 0.5th and the 99.5th percentile.
     """
 
-    def bins(values: NDArray[np.generic]) -> NDArray[np.int64]:
+    def bins(values: Intensities) -> NDArray[np.int64]:
         low, high = np.percentile(values, [0.5, 99.5])
         scaled = (values - low) / max(high - low, np.finfo(np.float32).tiny) * BINS
         return np.clip(scaled, 0, BINS - 1).astype(np.int64)
@@ -149,7 +149,7 @@ def _judge(
     fixed_values = _values(_at(fixed, LEVELS_MM[-1]), points[both])
     scan = _at(moving, LEVELS_MM[-1])
     before, after = (
-        mutual_information(fixed_values, _values(scan, _move(points[both], np.linalg.inv(matrix))))
+        mutual_information(fixed_values, _values(scan, _move(points[both], _inverse(matrix))))
         for matrix in (start, found)
     )
     angle = float(np.degrees(np.arccos(np.clip((np.trace(found[:3, :3]) - 1) / 2, -1, 1))))
@@ -220,9 +220,14 @@ def _move(points: FloatArray, matrix: FloatArray) -> FloatArray:
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
+def _inverse(matrix: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
 def _inside(moving: Volume, points: FloatArray, matrix: FloatArray) -> NDArray[np.bool_]:
-    index = moving.affine.to_index(_move(points, np.linalg.inv(matrix)))
-    return ((index >= -0.5) & (index <= np.array(moving.grid.shape) - 0.5)).all(axis=1)
+    index = moving.affine.to_index(_move(points, _inverse(matrix)))
+    inside = (index >= -0.5) & (index <= np.array(moving.grid.shape) - 0.5)
+    return np.asarray(inside.all(axis=1))
 
 
 def _values(volume: Volume, points: FloatArray) -> NDArray[np.float32]:
@@ -244,7 +249,7 @@ def _at(volume: Volume, spacing: float) -> Volume:
     return volume.replace(data=interpolate(smooth, grid), affine=grid.affine)
 
 
-def _image(data: NDArray[np.generic], grid: Grid) -> sitk.Image:
+def _image(data: Intensities, grid: Grid) -> sitk.Image:
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T))
     image.SetSpacing(grid.spacing.tolist())
     image.SetDirection((_FLIP[:3, :3] @ grid.affine.direction).ravel().tolist())
@@ -254,7 +259,7 @@ def _image(data: NDArray[np.generic], grid: Grid) -> sitk.Image:
 
 def _to_itk(matrix: FloatArray, centre: FloatArray) -> sitk.Euler3DTransform:
     """ITK maps points of the fixed scan to the moving one, in LPS, about a centre (RAS, mm)."""
-    backward = _FLIP @ np.linalg.inv(matrix) @ _FLIP
+    backward = _FLIP @ _inverse(matrix) @ _FLIP
     middle = _FLIP[:3, :3] @ centre
     transform = sitk.Euler3DTransform()
     transform.SetCenter(middle.tolist())
@@ -267,4 +272,4 @@ def _from_itk(transform: sitk.Euler3DTransform) -> FloatArray:
     backward = np.eye(4)
     backward[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
     backward[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
-    return _FLIP @ np.linalg.inv(backward) @ _FLIP
+    return _FLIP @ _inverse(backward) @ _FLIP

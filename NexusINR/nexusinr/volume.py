@@ -20,14 +20,9 @@ from numpy.typing import NDArray
 from nexusinr.dicom import read_dicom
 from nexusinr.errors import InputError, OutOfMemory
 from nexusinr.geometry import Affine, Grid
+from nexusinr.itk import read_itk
 from nexusinr.nifti import read_nifti
-from nexusinr.reading import (
-    LPS_TO_RAS,
-    FloatImage,
-    Raw,
-    read_itk,
-    sizes_text,
-)
+from nexusinr.reading import LPS_TO_RAS, FloatImage, Raw, sizes_text
 
 #: An axis is the slice axis where its slices are this many times coarser than the other voxels.
 SLICE_RATIO = 1.2
@@ -138,7 +133,7 @@ def read_volume(path: str | Path) -> Volume:
     not one plausible, finite, non-constant 3D scan, and OutOfMemory where it does not fit.
     """
     path = Path(path)
-    shown = path.resolve().name or str(path)
+    shown = path.name or path.resolve().name
     try:
         return _checked(_read(path), path)
     except InputError as error:

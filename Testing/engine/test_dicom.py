@@ -300,7 +300,7 @@ class TestBadSeries:
     @pytest.mark.parametrize("spacing", [[0, 1], [-1, 1], [1, 100]])
     def test_voxel_sizes_that_are_none(self, tmp_path, spacing):
         write_series(tmp_path / "scan", PixelSpacing=spacing)
-        self.refused(tmp_path / "scan", "its voxel size is|is singular")
+        self.refused(tmp_path / "scan", "its voxel size is")
 
     def test_pixels_that_are_cut_off(self, tmp_path):
         write_series(tmp_path / "scan")

@@ -173,6 +173,7 @@ def test_mean_and_interval():
     assert mean_interval(values) == (mean, low, high)
     assert mean_interval([5.0]) == (5, 5, 5)
     assert mean_interval([5.0, math.nan])[0] == 5
+    assert mean_interval([math.inf, math.inf]) == (math.inf, math.inf, math.inf)
     with pytest.raises(ValueError, match="no values"):
         mean_interval([math.nan])
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from nexusinr.geometry import Affine
-from nexusinr.intensity import background_value, otsu
+from nexusinr.intensity import Intensities, background_value, otsu
 from nexusinr.labels import TISSUES
 
-Array = NDArray[np.generic]
+LabelMap = NDArray[np.integer[Any]]
 
 TISSUE_VALUES = tuple(tissue.value for tissue in TISSUES)
 
@@ -40,7 +41,7 @@ class Similarity:
     lpips: float | None
 
 
-def scale_and_mask(reference: Array) -> tuple[float, NDArray[np.bool_]]:
+def scale_and_mask(reference: Intensities) -> tuple[float, NDArray[np.bool_]]:
     """What intensities are divided by, and where they are compared (bool, same shape).
 
     Mask: everything above the background of a skull-stripped scan, above Otsu's threshold
@@ -56,13 +57,16 @@ def scale_and_mask(reference: Array) -> tuple[float, NDArray[np.bool_]]:
     return scale, mask
 
 
-def to_unit(data: Array, scale: float) -> NDArray[np.float32]:
+def to_unit(data: Intensities, scale: float) -> NDArray[np.float32]:
     """Intensities divided by the scale and clipped to 0 ... 1, float32."""
     return np.clip(data.astype(np.float32) / np.float32(scale), 0, 1)
 
 
 def similarity(
-    restored: Array, reference: Array, affine: Affine, within: NDArray[np.bool_] | None = None
+    restored: Intensities,
+    reference: Intensities,
+    affine: Affine,
+    within: NDArray[np.bool_] | None = None,
 ) -> Similarity:
     """All measures of a restored scan, both arrays (i, j, k) in scan units on one lattice.
 
@@ -84,14 +88,14 @@ def similarity(
     )
 
 
-def psnr(restored: Array, reference: Array, mask: NDArray[np.bool_]) -> float:
+def psnr(restored: Intensities, reference: Intensities, mask: NDArray[np.bool_]) -> float:
     """Peak signal-to-noise ratio over the mask, dB; both arrays 0 ... 1; inf where equal."""
     error = restored[mask].astype(np.float64) - reference[mask].astype(np.float64)
     mean_square = float(np.mean(error**2))
     return float("inf") if mean_square == 0 else float(-10 * np.log10(mean_square))
 
 
-def ssim(restored: Array, reference: Array, mask: NDArray[np.bool_]) -> float:
+def ssim(restored: Intensities, reference: Intensities, mask: NDArray[np.bool_]) -> float:
     """Structural similarity averaged over the mask; both arrays (i, j, k), 0 ... 1.
 
     Wang et al., IEEE TIP 2004, in 3D: Gaussian window of 11 voxels a side, sigma 1.5, data range
@@ -113,7 +117,7 @@ def ssim(restored: Array, reference: Array, mask: NDArray[np.bool_]) -> float:
     return float(np.mean((luminance * structure)[mask], dtype=np.float64))
 
 
-def lpips(restored: Array, reference: Array, axial: int) -> float | None:
+def lpips(restored: Intensities, reference: Intensities, axial: int) -> float | None:
     """Learned perceptual distance (Zhang et al., CVPR 2018; AlexNet), mean over axial slices.
 
     Both arrays (i, j, k), 0 ... 1; axial is the axis across axial slices. None where torchvision
@@ -128,15 +132,15 @@ def lpips(restored: Array, reference: Array, axial: int) -> float | None:
         np.moveaxis(restored, axial, 0), np.moveaxis(reference, axial, 0), strict=True
     ):
         if second.any():
-            images = [
-                torch.from_numpy(np.ascontiguousarray(s, dtype=np.float32)).expand(1, 3, -1, -1)
-                for s in (first, second)
-            ]
             distance = learned_perceptual_image_patch_similarity(
-                *images, net_type="alex", normalize=True
+                _as_colour(first), _as_colour(second), net_type="alex", normalize=True
             )
             total, slices = total + float(distance), slices + 1
     return total / max(slices, 1)
+
+
+def _as_colour(plane: Intensities) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(plane, dtype=np.float32)).expand(1, 3, -1, -1)
 
 
 def _backbone_on_disk() -> bool:
@@ -148,7 +152,7 @@ def _backbone_on_disk() -> bool:
 
 
 def dice(
-    predicted: Array, reference: Array, classes: Sequence[int] = TISSUE_VALUES
+    predicted: LabelMap, reference: LabelMap, classes: Sequence[int] = TISSUE_VALUES
 ) -> dict[int, float]:
     """Dice overlap of each class of two label maps (i, j, k); NaN where the reference has none."""
     scores = compute_dice(
@@ -158,8 +162,8 @@ def dice(
 
 
 def hd95(
-    predicted: Array,
-    reference: Array,
+    predicted: LabelMap,
+    reference: LabelMap,
     spacing: ArrayLike,
     classes: Sequence[int] = TISSUE_VALUES,
 ) -> dict[int, float]:
@@ -167,18 +171,21 @@ def hd95(
 
     spacing: (3,), mm. NaN where either map has no voxel of the class.
     """
-    distances = compute_hausdorff_distance(
-        _one_hot(predicted, classes),
-        _one_hot(reference, classes),
-        include_background=True,
-        percentile=95,
-        spacing=np.asarray(spacing, dtype=float).tolist(),
-    )
-    values = [d if np.isfinite(d) else float("nan") for d in distances[0].tolist()]
-    return dict(zip(classes, values, strict=True))
+    found = dict.fromkeys(classes, float("nan"))
+    present = [c for c in classes if (predicted == c).any() and (reference == c).any()]
+    if present:
+        distances = compute_hausdorff_distance(
+            _one_hot(predicted, present),
+            _one_hot(reference, present),
+            include_background=True,
+            percentile=95,
+            spacing=np.asarray(spacing, dtype=float).tolist(),
+        )
+        found.update(zip(present, distances[0].tolist(), strict=True))
+    return found
 
 
-def _one_hot(labels: Array, classes: Sequence[int]) -> torch.Tensor:
+def _one_hot(labels: LabelMap, classes: Sequence[int]) -> torch.Tensor:
     return torch.from_numpy(np.stack([labels == value for value in classes])[None])
 
 
@@ -192,7 +199,8 @@ def mean_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float,
     if numbers.size == 0:
         raise ValueError("no values to average")
     draws = np.random.default_rng(seed).integers(numbers.size, size=(10_000, numbers.size))
-    low, high = np.percentile(numbers[draws].mean(axis=1), [2.5, 97.5])
+    # No interpolation between draws: a PSNR may be infinite.
+    low, high = np.percentile(numbers[draws].mean(axis=1), [2.5, 97.5], method="nearest")
     return float(numbers.mean()), float(low), float(high)
 
 

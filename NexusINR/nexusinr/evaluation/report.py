@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from nexusinr.evaluation.metrics import (
@@ -21,6 +22,7 @@ from nexusinr.evaluation.metrics import (
     to_unit,
 )
 from nexusinr.geometry import Affine
+from nexusinr.intensity import Intensities
 from nexusinr.volume import Volume
 
 #: The method that all others are measured against.
@@ -131,7 +133,7 @@ def picture(
     columns = 1 + max(len(methods) for methods in restored.values())
     figure = Figure(figsize=(3.0 * columns, 5.6 * len(references)), layout="constrained")
     axes = figure.subplots(2 * len(references), columns, squeeze=False)
-    error = None
+    error: AxesImage | None = None
     for row, (modality, reference) in enumerate(references.items()):
         upper, lower = axes[2 * row], axes[2 * row + 1]
         scale, mask = scale_and_mask(reference.data)
@@ -147,6 +149,7 @@ def picture(
             lower[0].plot(line(image), label=method, linewidth=0.8)
         lower[0].legend(fontsize="x-small")
         lower[0].set_title("profile across the slices", fontsize="small")
+        lower[0].set_xlabel("voxel", fontsize="small")
     if error is not None:
         figure.colorbar(error, ax=axes[1::2, 1:], label="error, share of the reference's scale")
     figure.savefig(path, dpi=110, metadata={"Software": None})
@@ -158,18 +161,18 @@ class _Sagittal:
     def __init__(self, affine: Affine, mask: NDArray[np.bool_]) -> None:
         self.order = tuple(axis_nearest(affine, direction) for direction in "RAS")
         self.flips = tuple(affine.orientation[axis] in "LPI" for axis in self.order)
-        across = mask.any(axis=self.order[1:]).nonzero()[0]
+        across = np.flatnonzero(mask.any(axis=self.order[1:]))
         self.index = int(across[len(across) // 2])
         _, right, up = affine.spacing[list(self.order)]
         self.aspect = float(up / right)
 
-    def slice(self, data: NDArray[np.generic]) -> NDArray[np.generic]:
+    def slice(self, data: Intensities) -> Intensities:
         plane = data.transpose(self.order)[self.index]
         return plane[:: -1 if self.flips[1] else 1, :: -1 if self.flips[2] else 1].T
 
     def profile_line(
-        self, thick: Affine, truth: NDArray[np.generic]
-    ) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
+        self, thick: Affine, truth: Intensities
+    ) -> Callable[[Intensities], Intensities]:
         """Reads the line across the thick slices along which the reference changes most."""
         upwards = thick.spacing[axis_nearest(thick, "S")] >= thick.spacing[axis_nearest(thick, "A")]
         along = 0 if upwards else 1
@@ -179,8 +182,8 @@ class _Sagittal:
 
 
 def _show(
-    axes: Axes, image: NDArray[np.generic], aspect: float, title: str, colours: str = "gray"
-) -> object:
+    axes: Axes, image: Intensities, aspect: float, title: str, colours: str = "gray"
+) -> AxesImage:
     top = 1.0 if colours == "gray" else ERROR_RANGE
     axes.set_title(title, fontsize="small")
     axes.set_axis_off()

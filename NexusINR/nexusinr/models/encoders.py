@@ -128,6 +128,14 @@ class SRResNet(ResCNN):
         return self.last(self.blocks(shallow)) + shallow
 
 
+def receptive_radius(encoder: nn.Module) -> int:
+    """How far, in voxels, a feature reaches: one voxel for each 3x3x3 convolution in a row."""
+    return sum(
+        isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3
+        for module in encoder.modules()
+    )
+
+
 def build_encoder(kind: str, features: int, growth: int, blocks: int, layers: int) -> nn.Module:
     """The encoder of table 3 by name: ``rdn``, ``rescnn`` or ``srresnet``.
 

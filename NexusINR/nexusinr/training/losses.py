@@ -16,15 +16,19 @@ UNKNOWN = 255
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of eqs. 12 and 26. T2w, the harder scan, counts more than T1w."""
+    """Weights of eqs. 12 and 26. T2w, the harder scan, counts more than T1w.
+
+    The auxiliary terms stay an order below the restoration: ten times larger, distillation shrinks
+    the features before they have learned anything, and training stalls at the interpolation.
+    """
 
     t1w: float = 1.0
     t2w: float = 1.5
-    distillation: float = 0.002
+    distillation: float = 2e-5
     self_reconstruction: float = 0.1
-    mean_alignment: float = 0.002
-    discrimination: float = 0.002
-    segmentation: float = 0.02
+    mean_alignment: float = 1e-4
+    discrimination: float = 1e-3
+    segmentation: float = 5e-3
 
 
 def restoration(predicted: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:

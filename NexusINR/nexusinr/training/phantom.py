@@ -23,7 +23,7 @@ from nexusinr.training.anatomy.brain import Brain
 from nexusinr.training.anatomy.head import Head, paint_vessels
 from nexusinr.training.anatomy.lesions import lesions, tumour
 from nexusinr.training.anatomy.parts import Labels, Paint, Part, paint
-from nexusinr.training.anatomy.shapes import Array, Waves
+from nexusinr.training.anatomy.shapes import Array, Waves, pick
 from nexusinr.volume import Volume
 
 Modality = Literal["T1w", "T2w", "FLAIR", "PD"]
@@ -123,7 +123,7 @@ class Phantom:
         if given.shape[-1:] != (3,):
             raise ValueError(f"points have three coordinates each; the shape is {given.shape}")
         flat = np.ascontiguousarray(given.reshape(-1, 3).T, dtype=np.float32)
-        return self._person.labels(flat, self.head, self._layers).reshape(given.shape[:-1])
+        return self._at(flat).reshape(given.shape[:-1])
 
     def labels(self, grid: Grid) -> Labels:
         """Fine labels (values of Part) at the voxel centres, (i, j, k)."""
@@ -176,27 +176,24 @@ class Phantom:
         return volumes, _TISSUE_OF_PART[parts]
 
     def _centres(self, block: Grid) -> Labels:
-        index = np.indices(block.shape, dtype=np.float32).reshape(3, -1)
-        return self._at_index(block, index).reshape(block.shape)
+        index = np.indices(block.shape).reshape(3, -1)
+        return self._at(_places(block, index)).reshape(block.shape)
 
-    def _at_index(self, block: Grid, index: Array) -> Labels:
-        """Labels (N,) at continuous indices (3, N) of a block."""
-        matrix = block.affine.matrix.astype(np.float32)
-        points = matrix[:3, :3] @ index + matrix[:3, 3:]
+    def _at(self, points: Array) -> Labels:
         return self._person.labels(points, self.head, self._layers)
 
     def _signals(self, grid: Grid, modalities: list[Modality]) -> tuple[Array, Labels]:
         """Signals (M, i, j, k) with partial volume, and the part at each centre, (i, j, k)."""
-        tables = np.stack([_signal_table(modality) for modality in modalities])
+        tables = np.stack([signal_table(modality) for modality in modalities])
         signals = np.empty((len(modalities), *grid.shape), np.float32)
         parts = np.empty(grid.shape, np.uint8)
         everywhere = grid.spacing.max() > _COARSE
         for block, inside in _blocks(grid):
             around = self._centres(block.pad(1))
             centres = around[1:-1, 1:-1, 1:-1]
-            mixed = np.ones(block.shape, bool)
-            if not everywhere:
-                mixed = _differing(around)
+            mixed = _differing(around)
+            if everywhere:
+                mixed |= centres != Part.AIR
             parts[inside] = centres
             values = tables[:, centres]
             values[:, mixed] = self._mixture(block, np.argwhere(mixed), tables)
@@ -208,8 +205,9 @@ class Phantom:
         total = np.zeros((len(tables), len(voxels)), np.float32)
         index = voxels.T.astype(np.float32)
         for offset in product((-0.25, 0.25), repeat=3):
-            total += tables[:, self._at_index(block, index + np.float32(offset)[:, None])]
-        return total / 8
+            points = _places(block, index + np.array(offset, np.float32)[:, None])
+            total += np.take(tables, self._at(points), axis=1)
+        return total / np.float32(8)
 
     def _finished(
         self,
@@ -226,10 +224,12 @@ class Phantom:
         data = np.empty(grid.shape, np.float32)
         grain = _grain(self.seed, modality)
         for block, inside in _blocks(grid):
-            points = _points(block)
-            factor = 1 + np.float32(texture * _TEXTURE) * grain(points)
-            factor *= 1 + np.float32(bias) * grain.shading(points)
-            data[inside] = signal[inside] * factor.reshape(block.shape)
+            values = signal[inside].copy()
+            some = values > 0
+            points = _places(block, np.argwhere(some).T)
+            values[some] *= 1 + np.float32(texture * _TEXTURE) * grain(points)
+            values[some] *= 1 + np.float32(bias) * grain.shading(points)
+            data[inside] = values
         if noise > 0:
             rng = np.random.default_rng([self.seed, 8, _MODALITIES.index(modality)])
             deviation = np.float32(noise * FULL_SCALE)
@@ -239,7 +239,7 @@ class Phantom:
 
 
 def default_grid(spacing: float = 1.0, shape: tuple[int, int, int] | None = None) -> Grid:
-    """An isotropic RAS lattice: around the whole head, or `shape` voxels about the brain's middle."""
+    """An isotropic RAS lattice: the whole head, or `shape` voxels about the brain's middle."""
     middle: tuple[float, float, float] = _BRAIN_MIDDLE
     if shape is None:
         sizes = [int(np.ceil(size / spacing)) for size in _SIZE]
@@ -278,10 +278,8 @@ def acquire(
 ) -> tuple[Volume, Volume]:
     """The pair as two scans with thick slices: T1w axial, T2w coronal, at an angle to each other.
 
-    Args:
-        t1w, t2w: fine images.
-        t1w_thickness, t2w_thickness: of the slices, mm; slices touch.
-        angle: by which the T2w scan is tilted about the left-right and the vertical axis, degrees.
+    The slices, `t1w_thickness` and `t2w_thickness` mm thick, touch. `angle` is that by which the
+    T2w scan is tilted about the left-right and the vertical axis, in degrees.
 
     Raises ValueError for slices thinner than the fine voxels.
     """
@@ -332,10 +330,10 @@ class _Person:
         if head:
             around = np.flatnonzero((inner <= 0) & (outer > 0))
             surrounds = labels[around]
-            self._head.paint(points[:, around], inner[around], outer[around], surrounds)
+            self._head.paint(pick(points, around), inner[around], outer[around], surrounds)
             labels[around] = surrounds
         inside = np.flatnonzero(inner > 0)
-        points = points[:, inside]
+        points = pick(points, inside)
         contents = np.full(inside.size, Part.FLUID, np.uint8)
         self._brain.paint(points, contents)
         paint_vessels(points, inner[inside], contents)
@@ -398,7 +396,7 @@ _TISSUE_OF_PART = np.zeros(len(Part), np.uint8)
 _TISSUE_OF_PART[[row.part for row in TISSUE_TABLE]] = [row.tissue for row in TISSUE_TABLE]
 
 
-def _signal_table(modality: Modality) -> Array:
+def signal_table(modality: Modality) -> Array:
     """Signal of each part, (parts,), the brightest being BRIGHTEST.
 
     T1w: magnetisation-prepared gradient echo, TI 1100 and TR 2300 ms. T2w: TR 4500, TE 100 ms.
@@ -442,7 +440,7 @@ def _blocks(grid: Grid) -> Iterator[tuple[Grid, tuple[slice, slice, slice]]]:
         yield grid.crop(start, stop), (i, j, k)
 
 
-def _points(block: Grid) -> Array:
-    """Voxel centres (3, N), mm."""
+def _places(block: Grid, index: NDArray[np.integer] | Array) -> Array:
+    """Points (3, N), mm, at indices (3, N) of a block."""
     matrix = block.affine.matrix.astype(np.float32)
-    return matrix[:3, :3] @ np.indices(block.shape, np.float32).reshape(3, -1) + matrix[:3, 3:]
+    return matrix[:3, :3] @ index.astype(np.float32) + matrix[:3, 3:]

@@ -17,6 +17,7 @@ from nexusinr.training.anatomy.shapes import (
     Tube,
     Waves,
     outline_distance,
+    pick,
     smooth_max,
     smooth_min,
     union,
@@ -24,8 +25,8 @@ from nexusinr.training.anatomy.shapes import (
 
 _TEMPORAL = Ellipsoid((43, -14, -22), (21, 47, 24), (4, 0, 0))
 _CEREBELLUM = (
-    Ellipsoid((25, -63, -37), (28, 29, 22), (-12, 14, 20)),
-    Ellipsoid((0, -60, -31), (13, 25, 23)),
+    Ellipsoid((24, -63, -38), (28, 29, 21.5), (-12, 18, 20)),
+    Ellipsoid((0, -60, -29), (14, 25, 24)),
 )
 #: What keeps the lower surface of the cerebrum free: orbits, cisterns, brain-stem.
 _BELOW_CEREBRUM = (
@@ -61,14 +62,14 @@ SULCI = (
 
 #: Boundaries of the grey matter move with the depth below the hull: crowns are thicker (Fischl and
 #: Dale, PNAS 2000).
-_CROWN, _FUNDUS = 2.95, 2.25
+_CROWN, _FUNDUS = 2.85, 2.2
 
 _LATERAL_VENTRICLE = (
     Ellipsoid((9, 17, 12), (3.4, 17, 8.5), (10, 38, 4)),
     Ellipsoid((9.5, -6, 16), (3.6, 22, 7), (-4, 42, 5)),
     Tube(((9, -18, 18, 3), (13, -28, 17, 4), (20, -36, 13, 5), (23, -48, 8, 4))),
-    Tube(((23, -48, 8, 4), (22, -58, 5, 2.4), (20, -68, 5, 1.2))),
-    Tube(((20, -36, 13, 5), (30, -36, 0, 3.5), (33, -24, -11, 2.2), (32, -9, -17, 2))),
+    Tube(((23, -48, 8, 4), (23, -58, 4, 2), (21, -67, 2, 1))),
+    Tube(((20, -36, 13, 5), (26, -38, 3, 3.8), (32, -30, -6, 2.6), (31, -9, -17, 2))),
 )
 
 
@@ -94,7 +95,7 @@ def _deep_layers(swelling: float) -> tuple[Paint, ...]:
         ),
         Paint(Part.CLAUSTRUM, Ellipsoid((27.5, 1, 2), (9, 19, 15.5), (0, -8, -14)), only=_lateral),
         Paint(
-            Part.WHITE_MATTER, Ellipsoid((26.9, 1, 2), (8.5, 19.5, 15.5), (0, -8, -14)), only=_lateral
+            Part.WHITE_MATTER, Ellipsoid((26.9, 1, 2), (8.5, 20, 16), (0, -8, -14)), only=_lateral
         ),
         Paint(Part.PUTAMEN, Ellipsoid((26, 1, 1), (6.5, 16.5, 11), (0, -8, -14))),
         Paint(Part.WHITE_MATTER, Ellipsoid((19.6, -3, -0.5), (6.0, 11.5, 8.7), (0, -15, -22))),
@@ -168,12 +169,22 @@ def _lateral(points: Array) -> Array:
     return points[0] > 27 - 0.25 * points[1] + 0.12 * np.abs(points[2])
 
 
+def room(points: Array) -> Array:
+    """How deep sulci may be, (N,), mm, at points (3, N) of the right hull.
+
+    Ventricles lie behind the medial wall, deep nuclei above the base.
+    """
+    x, y, z = points
+    base = (z < 0) & (y > -42) & (y < 24)
+    return np.where(base, np.clip(x - 13, 5, 22), np.clip(x + 9, 12, 22))
+
+
 class Brain:
     """The brain of one person, drawn from a seed."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 0])
-        self._cortex = Cortex(hemisphere, SULCI, seed)
+        self._cortex = Cortex(hemisphere, room, SULCI, seed)
         self._deep = _deep_layers(float(rng.uniform(0.85, 1.3)))
         self._unrest = Waves(rng, (14, 30), 1.2)
         self._folia = Waves(rng, (14, 40), 0.05)
@@ -185,7 +196,7 @@ class Brain:
         self._paint_cerebrum(points, labels)
         self._paint_cerebellum(points, labels)
         near = np.flatnonzero((np.abs(points[0]) < 26) & (points[1] < 0) & (points[2] < 2))
-        stem = near[brain_stem(points[:, near]) > 0]
+        stem = near[brain_stem(pick(points, near)) > 0]
         labels[stem] = Part.BRAIN_STEM
         paint(self._deep, points, labels)
         paint(_STEM_LAYERS, points, labels)
@@ -193,7 +204,7 @@ class Brain:
     def _paint_cerebrum(self, points: Array, labels: Labels) -> None:
         depth, sulcal = self._cortex.locate(points)
         inside = np.flatnonzero(depth > 0)
-        points, depth = points[:, inside], depth[inside]
+        points, depth = pick(points, inside), depth[inside]
         sulcal = np.minimum(sulcal[inside], self._lateral_sulcus(points, depth))
         pial = smooth_min(depth, sulcal, 3.5)
         grey = _FUNDUS + (_CROWN - _FUNDUS) * np.exp(depth / np.float32(-8))
@@ -205,7 +216,7 @@ class Brain:
     def _paint_midline(self, points: Array, labels: Labels, inside: NDArray[np.intp]) -> None:
         """The falx in its fissure, and what crosses from one hemisphere to the other."""
         near = np.flatnonzero(np.abs(points[0]) < 11)
-        x, y, z = points[:, near]
+        x, y, z = pick(points, near)
         x = np.abs(x)
         joined = -outline_distance(y, z, _JOINED)
         thickness = 5 + 4 * np.exp(-(((y - 28) / 8) ** 2)) + 5 * np.exp(-(((y + 38) / 8) ** 2))
@@ -222,9 +233,9 @@ class Brain:
         """Distance, mm, to the cleft above the temporal lobe and to the insula at its bottom."""
         result = np.full(points.shape[1], 99, np.float32)
         near = np.flatnonzero((np.abs(points[0]) > 28) & (np.abs(points[1] + 8) < 45))
-        x, y, z = points[:, near]
+        x, y, z = pick(points, near)
         x = np.abs(x)
-        unrest = self._unrest(points[:, near])
+        unrest = self._unrest(pick(points, near))
         level = 1 - 0.36 * (y + 6) + 1.4 * unrest
         insula = 39 - 0.004 * (y + 4) ** 2 + 0.9 * unrest
         beyond = np.maximum(np.abs(y + 10) - 34, 0)
@@ -239,12 +250,12 @@ class Brain:
     def _paint_cerebellum(self, points: Array, labels: Labels) -> None:
         """Folia: fissures fan out around the fourth ventricle, finer ones between deeper ones."""
         near = np.flatnonzero((points[1] < -28) & (points[2] < 0) & (points[2] > -66))
-        depth = cerebellum(points[:, near])
+        depth = cerebellum(pick(points, near))
         near, depth = near[depth > 0], depth[depth > 0]
-        x, y, z = points[:, near]
+        x, y, z = pick(points, near)
         outwards, z = np.hypot(y + 43, 0.65 * x), z + 34
         distance = np.hypot(outwards, z)
-        angle = np.arctan2(z, outwards) + self._folia(points[:, near])
+        angle = np.arctan2(z, outwards) + self._folia(pick(points, near))
         closed = np.maximum(14 - distance, 0) * 0.2
         pial = depth
         for spacing, reach, width in ((0.44, 19, 0.42), (0.22, 11, 0.32), (0.11, 6, 0.25)):

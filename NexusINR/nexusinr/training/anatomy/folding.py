@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 
-from nexusinr.training.anatomy.shapes import Array, Waves, from_segment
+from nexusinr.training.anatomy.shapes import Array, Waves, from_segment, pick
 
 Hull = Callable[[Array], Array]
 
@@ -26,7 +27,7 @@ STEP = 3.0  #: spacing of the lattice of the fields, mm
 WAVELENGTH = 31.0  #: from one deep sulcus to the next but one, along the hull, mm
 _LOWER, _UPPER = np.float32([1.5, -108, -54]), np.float32([76.5, 81, 87])
 _CORE = 32.0  #: no sulcus but the lateral one comes near this depth, mm
-_OUTSIDE = -7.0  #: how far beyond the hull the fields reach, mm
+_OUTSIDE = -5.0  #: how far beyond the hull the fields reach, mm
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,14 @@ class Cortex:
     """The folds of both hemispheres.
 
     `hull` gives the depth below the smooth surface of the right hemisphere, medial wall included,
-    the left one is its mirror image; the folds differ. `folds` scales the depth of all sulci.
+    and `room` how deep sulci may be at points of it, mm; the left hemisphere is the mirror image.
+    The folds differ, around `sulci` of a fixed course.
     """
 
-    def __init__(self, hull: Hull, sulci: Sequence[Sulcus], seed: int) -> None:
-        left, right = (_grow(hull, sulci, np.random.default_rng([seed, side])) for side in (1, 2))
+    def __init__(self, hull: Hull, room: Hull, sulci: Sequence[Sulcus], seed: int) -> None:
+        left, right = (
+            _grow(hull, room, sulci, np.random.default_rng([seed, side])) for side in (1, 2)
+        )
         self._fields = np.concatenate([left[:, ::-1], right], axis=1)
         self._origin = np.float32([-(_LOWER[0] + (right.shape[1] - 1) * STEP), *_LOWER[1:]])
 
@@ -85,7 +89,7 @@ class Cortex:
         depth = ndimage.map_coordinates(self._fields[0], index, order=1, mode="nearest")
         sulcal = np.full_like(depth, 99)
         near = np.flatnonzero((depth > -1) & (depth < _CORE))
-        sulcal[near] = self._to_sulcus(index[:, near], depth[near])
+        sulcal[near] = self._to_sulcus(pick(index, near), depth[near])
         return depth, sulcal
 
     def _to_sulcus(self, index: Array, depth: Array) -> Array:
@@ -107,7 +111,7 @@ class Cortex:
         )
 
 
-def _grow(hull: Hull, sulci: Sequence[Sulcus], rng: np.random.Generator) -> Array:
+def _grow(hull: Hull, room: Hull, sulci: Sequence[Sulcus], rng: np.random.Generator) -> Array:
     """Fields (7, I, J, K) of one hemisphere on the lattice.
 
     Depth below the hull; sine and cosine (a tangential vector) of the phase of the stripes, both
@@ -118,14 +122,19 @@ def _grow(hull: Hull, sulci: Sequence[Sulcus], rng: np.random.Generator) -> Arra
     shape, points = lattice.shape[1:], lattice.reshape(3, -1)
     cloud = _scatter(hull)
     sine, cosine, pinned, course = _stripes(cloud, sulci, rng)
-    deep = 14.5 + 4.5 * cloud.noise(rng, 8)
+    deep = 16.5 + 4.5 * cloud.noise(rng, 8)
     deep = (1 - pinned) * deep + pinned * (course + 1.5 * cloud.noise(rng, 11))
-    shallow = 6.5 + 3.5 * cloud.noise(rng, 9)
+    limit = room(cloud.points.T.astype(np.float32))
+    deep = np.minimum(deep, limit)
+    shallow = 7.0 + 3.5 * cloud.noise(rng, 9)
+    shallow = np.minimum(shallow, 0.6 * limit)
 
     depth = hull(points)
     inside = depth > _OUTSIDE
     values = np.column_stack([sine, cosine, deep, shallow])
-    below, values = _inwards(cloud, values, _unsettled(points[:, inside], depth[inside], rng))
+    below, values = _inwards(
+        cloud, values, _unsettled(pick(points, np.flatnonzero(inside)), depth[inside], rng)
+    )
     fields = np.zeros((7, points.shape[1]), np.float32)
     fields[0] = _OUTSIDE
     fields[0, inside] = below
@@ -215,7 +224,7 @@ def _fixed(
 def _signed_distance(cloud: _Cloud, knots: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance (N,), mm, to a chain of knots (n, 3), positive on its one side."""
     result = np.full(len(cloud.points), np.inf)
-    for first, last in zip(knots[:-1], knots[1:], strict=True):
+    for first, last in pairwise(knots):
         away, _ = from_segment(cloud.points.T.astype(np.float32), first, last)
         side = np.einsum("ni,in->n", np.cross(last - first, cloud.inward), away)
         signed = np.copysign(np.linalg.norm(away, axis=0), -side)
@@ -245,7 +254,7 @@ def _inwards(
     cloud: _Cloud, values: NDArray[np.float64], points: Array
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Depth (N,), mm, and values (N, C) of the nearest place of the hull, for points (3, N)."""
-    distance, nearest = cKDTree(cloud.points).query(points.T, k=8)
+    distance, nearest = cKDTree(cloud.points).query(points.T, k=7)
     weight = np.exp(-(distance**2 - distance[:, :1] ** 2) / (2 * 2.0**2))
     weight /= weight.sum(1, keepdims=True)
     offset = points.T[:, None] - cloud.points[nearest]

@@ -10,10 +10,19 @@ from scipy import ndimage
 
 from nexusinr.training.anatomy.brain import brain_stem, cerebellum, cerebrum
 from nexusinr.training.anatomy.parts import Labels, Paint, Part, paint
-from nexusinr.training.anatomy.shapes import Array, Body, Ellipsoid, Tube, Waves, smooth_max, union
+from nexusinr.training.anatomy.shapes import (
+    Array,
+    Body,
+    Ellipsoid,
+    Tube,
+    Waves,
+    pick,
+    smooth_max,
+    union,
+)
 
-_STEP = 3.0
-_LOWER, _UPPER = np.float32([-99, -135, -156]), np.float32([100, 114, 105])
+_STEP = 4.0
+_LOWER, _UPPER = np.float32([-98, -132, -156]), np.float32([100, 114, 106])
 
 #: From the inner face of the skull to the skin, mm.
 _CRANIUM = 12.5
@@ -29,6 +38,9 @@ _FACE: tuple[Body, ...] = (
     Ellipsoid((40, 22, -12), (33, 44, 40)),
     Ellipsoid((48, 46, -46), (18, 22, 18)),
     Ellipsoid((0, -66, -38), (64, 46, 48)),
+)
+_MANDIBLE = Tube(
+    ((51, 0, -52, 5), (49, 8, -84, 7), (36, 40, -98, 7), (12, 66, -101, 7), (0, 69, -101, 7))
 )
 _EAR = Ellipsoid((79, -20, -24), (4.5, 16, 28), (0, 12, -25))
 
@@ -56,14 +68,8 @@ def _layers(seed: int) -> tuple[Paint, ...]:
         Paint(Part.BONE, Ellipsoid((0, 50, -72), (31, 26, 9))),
         Paint(Part.MARROW, Ellipsoid((0, 50, -72), (28, 23, 6))),
         Paint(Part.BONE, Tube(((27, 34, -80, 4.5), (20, 58, -81, 4.5), (0, 70, -81, 4.5)))),
-        Paint(
-            Part.BONE,
-            Tube(((51, 0, -52, 5), (49, 8, -84, 7), (36, 40, -98, 7), (12, 66, -101, 7), (0, 69, -101, 7))),
-        ),
-        Paint(
-            Part.MARROW,
-            Tube(((51, 0, -52, 2), (49, 8, -84, 4.5), (36, 40, -98, 4.5), (12, 66, -101, 4.5), (0, 69, -101, 4.5))),
-        ),
+        Paint(Part.BONE, _MANDIBLE),
+        Paint(Part.MARROW, _MANDIBLE.swollen(0.6)),
         *_vertebrae(),
         # cavities
         Paint(Part.BONE, Ellipsoid((31, 46, -60), (17, 19, 18))),
@@ -109,25 +115,18 @@ def _vertebrae() -> tuple[Paint, ...]:
 
 #: Vessels within the skull, laid over fluid alone.
 _FLUID = frozenset({Part.FLUID, Part.DURA})
-_VESSELS = (
-    Paint(Part.VESSEL, Tube(((0, -6, -40, 1.8), (0, -7, -19, 1.6))), over=_FLUID),
-    Paint(Part.VESSEL, Tube(((14, 6, -38, 2.3), (11, 2, -26, 2.2), (8, 2, -14, 2))), over=_FLUID),
-    Paint(
-        Part.VESSEL,
-        Tube(((8, 2, -14, 1.6), (22, 4, -15, 1.5), (35, 4, -11, 1.4), (40, -4, -2, 1.2))),
-        over=_FLUID,
-    ),
-    Paint(
-        Part.VESSEL,
-        Tube(((8, 2, -14, 1.4), (2, 20, -9, 1.2), (1, 36, 2, 1.2), (1, 33, 20, 1.1), (1, 6, 31, 1))),
-        over=_FLUID,
-    ),
-    Paint(Part.VESSEL, Tube(((0, -7, -19, 1.4), (14, -18, -15, 1.3), (20, -34, -8, 1.1))), over=_FLUID),
-    Paint(
-        Part.VESSEL,
-        Tube(((0, -104, -6, 3), (28, -96, -14, 3.2), (52, -72, -22, 3.2), (56, -44, -34, 3))),
-        over=_FLUID,
-    ),
+_VESSELS = tuple(
+    Paint(Part.VESSEL, Tube(knots), over=_FLUID)
+    for knots in (
+        # basilar, internal carotid, middle, anterior and posterior cerebral artery
+        ((0, -6, -40, 1.8), (0, -7, -19, 1.6)),
+        ((14, 6, -38, 2.3), (11, 2, -26, 2.2), (8, 2, -14, 2.0)),
+        ((8, 2, -14, 1.6), (22, 4, -15, 1.5), (35, 4, -11, 1.4), (40, -4, -2, 1.2)),
+        ((8, 2, -14, 1.4), (2, 20, -9, 1.2), (1, 36, 2, 1.2), (1, 33, 20, 1.1), (1, 6, 31, 1)),
+        ((0, -7, -19, 1.4), (14, -18, -15, 1.3), (20, -34, -8, 1.1)),
+        # transverse and sigmoid sinus
+        ((0, -104, -6, 3), (28, -96, -14, 3.2), (52, -72, -22, 3.2), (56, -44, -34, 3)),
+    )
 )
 
 
@@ -164,8 +163,8 @@ class Head:
             ndimage.map_coordinates(field, index, order=1, mode="nearest") for field in self._fields
         )
         near = np.flatnonzero((np.abs(np.abs(points[0]) - 79) < 16) & (points[2] < 10))
-        side = np.abs(points[:, near] * np.float32([[1], [0], [0]]))
-        side[1:] = points[1:, near]
+        side = pick(points, near)
+        np.abs(side[0], out=side[0])
         outer[near] = np.maximum(outer[near], np.minimum(_EAR.depth(side), 1.5))
         return inner, outer
 
@@ -185,7 +184,7 @@ class Head:
         labels[:] = part
         buried = np.flatnonzero((outer > 2) & (points[2] < 15))
         below = labels[buried]
-        paint(self._layers, points[:, buried], below)
+        paint(self._layers, pick(points, buried), below)
         labels[buried] = below
 
 

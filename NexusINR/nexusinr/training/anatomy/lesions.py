@@ -11,9 +11,13 @@ from nexusinr.training.anatomy.parts import Labels, Paint, Part
 from nexusinr.training.anatomy.shapes import Array, Blob, Waves
 
 _WHITE = frozenset({Part.WHITE_MATTER, Part.CALLOSUM})
+_CORE = frozenset({Part.TUMOUR})
 
 #: Radii of lesions, mm: with their rough outline they measure 3 to 10 mm across.
 RADII = (2.0, 3.9)
+
+#: After so many draws that found no place, there is none.
+_PATIENCE = 25
 
 #: Where lesions are looked for: lower and upper bound, mm.
 _BOUNDS = np.float32([[-50, -75, 2], [50, 50, 52]])
@@ -28,16 +32,15 @@ def lesions(count: int, label: Callable[[Array], Labels], seed: int) -> tuple[Pa
     """
     rng = np.random.default_rng([seed, 5])
     found: list[Blob] = []
-    for _ in range(200 + 20 * count):
-        if len(found) == count:
-            break
+    vain = 0
+    while len(found) < count and vain < _PATIENCE:
         radius = float(rng.uniform(*RADII))
         centre = _place(rng, label, radius)
-        if centre is None:
+        vain += 1
+        if centre is None or not all(_apart(blob, centre, radius) for blob in found):
             continue
-        apart = [np.linalg.norm(np.subtract(centre, b.centre)) - b.radius - radius for b in found]
-        if all(gap > 4 for gap in apart):
-            found.append(Blob(centre, radius, Waves(rng, (1.5, 3), 0.09)))
+        found.append(Blob(centre, radius, Waves(rng, (1.5, 3), 0.09)))
+        vain = 0
     if len(found) < count:
         raise ValueError(f"{count} lesions find no room in the white matter; ask for fewer")
     return tuple(Paint(Part.LESION, blob, single=True, over=_WHITE) for blob in found)
@@ -55,7 +58,7 @@ def tumour(label: Callable[[Array], Labels], seed: int) -> tuple[Paint, ...]:
     return (
         Paint(Part.OEDEMA, Blob(centre, radius + 9, fingers), single=True, over=_WHITE),
         Paint(Part.TUMOUR, Blob(centre, radius, lumps), single=True, over=brain),
-        Paint(Part.NECROSIS, Blob(centre, 0.6 * radius, fingers), single=True, over=frozenset({Part.TUMOUR})),
+        Paint(Part.NECROSIS, Blob(centre, 0.6 * radius, fingers), single=True, over=_CORE),
     )
 
 
@@ -64,9 +67,9 @@ def _place(
 ) -> tuple[float, float, float] | None:
     """A random place in the white matter with this much of it around, mm, if the draw is lucky."""
     centres = rng.uniform(*_BOUNDS, (24, 3)).astype(np.float32)
-    around = _directions() * np.float32(clearance + 0.5)
-    points = (centres[:, None] + np.concatenate([np.zeros((1, 3), np.float32), around])).reshape(-1, 3)
-    white = np.isin(label(points.T.copy()), [int(part) for part in _WHITE]).reshape(24, -1)
+    points = centres[:, None] + _directions() * np.float32(clearance + 0.5)
+    found = label(np.ascontiguousarray(points.reshape(-1, 3).T))
+    white = np.isin(found, [int(part) for part in _WHITE]).reshape(24, -1)
     lucky = np.flatnonzero(white.all(axis=1))
     if not lucky.size:
         return None
@@ -75,7 +78,11 @@ def _place(
 
 
 def _directions() -> NDArray[np.float32]:
-    """The 26 directions to the neighbours of a voxel, (26, 3)."""
+    """Unit vectors to the 26 neighbours of a voxel, and none at all, (27, 3)."""
     steps = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3), axis=-1).reshape(-1, 3).astype(np.float32)
-    steps = steps[np.abs(steps).sum(1) > 0]
-    return np.asarray(steps / np.linalg.norm(steps, axis=1, keepdims=True))
+    return np.asarray(steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1))
+
+
+def _apart(blob: Blob, centre: tuple[float, float, float], radius: float) -> bool:
+    """Whether a lesion would keep a distance from another one."""
+    return float(np.linalg.norm(np.subtract(centre, blob.centre))) > blob.radius + radius + 4

@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from nexusinr.training.anatomy.shapes import Array, Body
+from nexusinr.training.anatomy.shapes import Array, Body, pick
 
 Labels = NDArray[np.uint8]
 
@@ -84,9 +84,9 @@ def paint(layers: Iterable[Paint], points: Array, labels: Labels) -> None:
         inside = np.flatnonzero(_within(here, lower, upper))
         if layer.over is not None:
             inside = inside[np.isin(labels[inside], [int(part) for part in layer.over])]
-        inside = inside[layer.body.depth(here[:, inside]) > 0]
+        inside = inside[layer.body.depth(pick(here, inside)) > 0]
         if layer.only is not None:
-            inside = inside[layer.only(here[:, inside])]
+            inside = inside[layer.only(pick(here, inside))]
         labels[inside] = layer.part
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -82,7 +83,7 @@ class Tube:
     def depth(self, points: Array) -> Array:
         """Distance below the surface, (N,), mm, of points (3, N); negative outside."""
         deepest = np.full(points.shape[1], -np.inf, np.float32)
-        for first, last in zip(self.knots[:-1], self.knots[1:], strict=True):
+        for first, last in pairwise(self.knots):
             away, along = from_segment(points, first[:3], last[:3])
             radius = np.float32(first[3]) + along * np.float32(last[3] - first[3])
             distance = np.sqrt(np.einsum("ij,ij->j", away, away))
@@ -146,6 +147,11 @@ class Waves:
         return total * self.height
 
 
+def pick(points: Array, index: NDArray[np.intp]) -> Array:
+    """Some of the points (3, N): unlike points[:, index], with each coordinate in one piece."""
+    return np.take(points, index, axis=1)
+
+
 def from_segment(points: Array, first: ArrayLike, last: ArrayLike) -> tuple[Array, Array]:
     """Offset (3, N), mm, of points (3, N) from the nearest place of a segment, and that place.
 
@@ -185,7 +191,8 @@ def outline_distance(y: Array, z: Array, outline: ArrayLike) -> Array:
     for (y0, z0), (y1, z1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         span = np.float32([y1 - y0, z1 - z0])
         along = np.clip(((y - y0) * span[0] + (z - z0) * span[1]) / (span @ span), 0, 1)
-        distance = np.minimum(distance, np.hypot(y - y0 - along * span[0], z - z0 - along * span[1]))
+        beside, above = y - y0 - along * span[0], z - z0 - along * span[1]
+        distance = np.minimum(distance, np.hypot(beside, above))
         if z0 != z1:
             inside ^= ((z0 > z) != (z1 > z)) & (y < span[0] * (z - z0) / span[1] + y0)
     return np.where(inside, -distance, distance)

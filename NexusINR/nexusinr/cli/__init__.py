@@ -1,0 +1,83 @@
+"""The command line. Parses and prints; the work is done elsewhere and imported when needed.
+
+Exit status: 0 done, 2 bad input or usage (one line on stderr), 3 out of memory, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from itertools import takewhile
+
+import typer
+from typer.main import get_command
+
+from nexusinr.cli.console import emit
+from nexusinr.cli.degrade import degrade
+from nexusinr.cli.demo import demo
+from nexusinr.cli.evaluate import evaluate
+from nexusinr.cli.models import models
+from nexusinr.cli.train import train
+from nexusinr.cli.upsample import upsample
+from nexusinr.errors import Cancelled, InputError, NexusError, OutOfMemory
+
+app = typer.Typer(
+    help="Super-resolution of T1w and T2w brain MRI onto any lattice, with tissue segmentation.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+for command in (upsample, degrade, evaluate, train, demo):
+    app.command()(command)
+app.add_typer(models, name="models")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line (default: the one of the process) and gives its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = get_command(app)
+        status = command.main(_joined(given), prog_name="nexusinr", standalone_mode=False)
+        return int(status or 0)
+    except typer.TyperException as error:
+        failure: NexusError = InputError(f"{error.format_message()} (see nexusinr --help)")
+    except KeyboardInterrupt:
+        failure = Cancelled("cancelled")
+    except NexusError as error:
+        failure = error
+    except MemoryError as error:
+        failure = _out_of_memory(error)
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # what torch says on a CPU
+            raise
+        failure = _out_of_memory(error)
+    message = " ".join(str(failure).split())
+    print(f"nexusinr: {message}", file=sys.stderr)
+    if "--json" in given:
+        emit({"event": "error", "code": failure.exit_code, "message": message})
+    return failure.exit_code
+
+
+def _out_of_memory(error: Exception) -> OutOfMemory:
+    reason = str(error).splitlines()[0] if str(error) else "no more could be had"
+    return OutOfMemory(f"out of memory ({reason}): choose a coarser spacing or a smaller region")
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """The numbers after `--spacing`, one or three, as one value: typer wants a fixed count."""
+    joined, rest = [], list(arguments)
+    while rest:
+        joined.append(rest.pop(0))
+        if joined[-1] == "--spacing":
+            numbers = list(takewhile(_is_number, rest[:3]))
+            if numbers:
+                joined.append(" ".join(numbers))
+                del rest[: len(numbers)]
+    return joined
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,7 @@
+"""For ``python -m nexusinr.cli``."""
+
+import sys
+
+from nexusinr.cli import main
+
+sys.exit(main())

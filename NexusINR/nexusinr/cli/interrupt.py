@@ -1,0 +1,79 @@
+"""Work that SIGINT and SIGTERM stop within a second, with nothing left behind."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from typing import TypeVar
+
+from nexusinr.errors import Cancelled
+
+T = TypeVar("T")
+
+#: Seconds that work gets to notice a signal by itself, before it is left where it stands.
+GRACE = 0.6
+
+#: Seconds between two looks.
+INTERVAL = 0.05
+
+
+def until_done(
+    work: Callable[[Callable[[], bool]], T], message: str = "cancelled: nothing was written"
+) -> T:
+    """Runs work in a thread of its own, and gives what it gives or raises what it raises.
+
+    Args:
+        work: is given a function that tells whether to stop, for `upsample(cancelled=...)`. Where
+            it does not ask in time (a long call into a library), what it has collected so far is
+            removed, and the process ends with its main thread.
+        message: for such a case.
+
+    Raises Cancelled where a signal came.
+    """
+    stop = threading.Event()
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work(stop.is_set))
+        except BaseException as error:
+            result.set_exception(error)
+
+    with _signals_set(stop):
+        threading.Thread(target=run, daemon=True).start()
+        while not wait([result], timeout=INTERVAL).done:
+            if stop.is_set() and not wait([result], timeout=GRACE).done:
+                _abandon()
+                raise Cancelled(message)
+        return result.result()
+
+
+@contextmanager
+def _signals_set(stop: threading.Event) -> Iterator[None]:
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = {name: signal.signal(name, lambda *_: stop.set()) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _abandon() -> None:
+    """Removes unfinished output; lets the process end although a thread is still busy."""
+    output = sys.modules.get("nexusinr.inference.output")  # not loaded: nothing was begun
+    if output is not None:
+        output.OutputFolder.discard_all()
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(Cancelled.exit_code)

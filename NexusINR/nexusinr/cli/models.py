@@ -1,0 +1,78 @@
+"""`nexusinr models`: the weights that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument
+
+from nexusinr.errors import InputError
+
+models = typer.Typer(
+    help="List, verify, import and remove model weights.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+
+@models.callback()
+def default(context: typer.Context) -> None:
+    """List, verify, import and remove model weights; without a command: list."""
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@models.command("list")
+def list_models() -> None:
+    """Name, version, kind and origin of every model."""
+    from nexusinr.models import weights
+
+    cards = weights.available()
+    width = max((len(name) for name in cards), default=0)
+    for card in cards.values():
+        origin = "bundled" if card.is_bundled else "imported"
+        print(f"{card.name:<{width}}  {card.version}  {card.architecture}  {origin}")
+    if not cards:
+        print(f"no models: import one (they are kept in {weights.user_folder()})")
+
+
+@models.command()
+def verify(
+    name: Annotated[str | None, Argument(help="One model; default: all.")] = None,
+) -> None:
+    """Check the files of the weights against their SHA-256."""
+    from nexusinr.models import weights
+
+    cards = weights.available().values() if name is None else [weights.find(name)]
+    problems = []
+    for card in cards:
+        try:
+            weights.verify(card)
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            print(f"{card.name}: as it should be (SHA-256 {card.sha256})")
+    if problems:
+        raise InputError("; ".join(problems))
+
+
+@models.command("import")
+def import_file(
+    file: Annotated[Path, Argument(help="A .safetensors file with its card inside.")],
+) -> None:
+    """Add weights of your own."""
+    from nexusinr.models import weights
+
+    card = weights.import_weights(file)
+    print(f"{card.name} {card.version}: use it with --model {card.name}")
+
+
+@models.command()
+def remove(name: Annotated[str, Argument(help="An imported model.")]) -> None:
+    """Delete imported weights."""
+    from nexusinr.models import weights
+
+    weights.remove(name)
+    print(f"{name}: removed")

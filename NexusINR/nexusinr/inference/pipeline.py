@@ -1,0 +1,266 @@
+"""The main job, top to bottom: scans in, restored scans and tissues on any lattice out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nexusinr import registration
+from nexusinr.errors import InputError
+from nexusinr.geometry import Grid
+from nexusinr.inference import report
+from nexusinr.inference.comparison import draw_comparison
+from nexusinr.inference.measured import Kept, keep_measured
+from nexusinr.inference.output import OutputFolder
+from nexusinr.inference.progress import Listener, Progress
+from nexusinr.inference.request import (
+    Scans,
+    Target,
+    check_memory,
+    check_pair,
+    read_scans,
+    target,
+)
+from nexusinr.inference.session import PreparedScan, Session
+from nexusinr.models.nexus_inr import MODALITIES, T1W, T2W
+from nexusinr.registration import RigidResult
+from nexusinr.resample import covered
+from nexusinr.volume import Volume, write_volume
+
+#: `auto` moves a scan only where its header is off by more than this, in mm on average: thick
+#: slices are not aligned better than that.
+AUTO_DISPLACEMENT = 1.0
+
+ALIGNMENTS = ("auto", "rigid", "none")
+
+#: Names of the files that a run writes; images by modality.
+IMAGES = ("t1w_sr.nii.gz", "t2w_sr.nii.gz")
+SEGMENTATION = "segmentation.nii.gz"
+COMPARISON = "comparison.png"
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `upsample` gives.
+
+    Attributes:
+        t1w: restored T1w scan in the units of the input; None where none was given.
+        t2w: likewise.
+        segmentation: tissue values (labels.TISSUES), uint8, (I, J, K); None where not wanted.
+        grid: the lattice of all three.
+        report: plain values, as in report.json.
+        files: what was written, by name.
+    """
+
+    t1w: Volume | None
+    t2w: Volume | None
+    segmentation: NDArray[np.uint8] | None
+    grid: Grid
+    report: dict[str, Any]
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def upsample(
+    t1w: Volume | str | Path | None = None,
+    t2w: Volume | str | Path | None = None,
+    *,
+    spacing: float | tuple[float, ...] | None = None,
+    like: Grid | Volume | str | Path | None = None,
+    roi: tuple[float, ...] | None = None,
+    model: str = "nexus-inr",
+    device: str = "auto",
+    register: str = "auto",
+    consistency: float = 1.0,
+    segmentation: bool = True,
+    out: str | Path | None = None,
+    session: Session | None = None,
+    max_memory: float | None = None,
+    progress: Listener | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Result:
+    """Restores a T1w and a T2w scan, or one of them, on any lattice.
+
+    Args:
+        t1w: a scan or its path.
+        t2w: a scan or its path.
+        spacing: mm along the axes of the T1w scan (T2w where there is none), one number or three;
+            default: the finest of the inputs, isotropic, not under 0.5 mm.
+        like: a lattice to take over exactly, instead.
+        roi: only this box: centre R A S and three sizes, mm.
+        model: name of the weights.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        register: ``auto`` moves the T2w scan where the headers clearly disagree, ``rigid``
+            wherever mutual information gains, ``none`` never.
+        consistency: 0 ... 1, how much of the residual against the acquired slices is taken away.
+        segmentation: whether tissues are wanted.
+        out: folder to write to; None: nothing is written.
+        session: a model that is loaded already (then model and device are not looked at).
+        max_memory: GB that may be used; None: what is free.
+        progress: told of fraction, step and seconds to go.
+        cancelled: asked often; when it says True, Cancelled is raised.
+
+    Raises InputError for what cannot be used, OutOfMemory, Cancelled.
+    """
+    _check_options(register, consistency)
+    watch = Progress(progress, cancelled)
+    with ExitStack() as stack:
+        folder = None if out is None else stack.enter_context(OutputFolder(out))
+        with watch.step("reading", 0.03):
+            scans = read_scans(t1w, t2w)
+            lattice = target(scans, spacing, like, roi)
+            check_pair(scans)
+        with watch.step("loading the model", 0.02):
+            session = session or Session(model, device)
+            check_memory(scans, lattice.work, session, max_memory)
+        with watch.step("registering", 0.10):
+            scans, alignment = _align(scans, register)
+        with watch.step("encoding", 0.35):
+            prepared = _encode(session, scans, watch)
+        with watch.step("decoding", 0.35):
+            restored = session.decode(prepared, lattice.work, watch, segmentation)
+        with watch.step("keeping what was measured", 0.08):
+            kept = {
+                m: _keep(restored.intensity[m], prepared[m], lattice, consistency, watch)
+                for m in prepared
+            }
+        result = _result(scans, kept, restored.tissues, lattice)
+        with watch.step("writing", 0.07):
+            result.report.update(
+                _report(result, scans, session, alignment, kept, consistency, watch)
+            )
+            if folder is not None:
+                result.files.update(_write(result, scans, folder, watch))
+        watch.finish()
+    return result
+
+
+def _check_options(register: str, consistency: float) -> None:
+    if register not in ALIGNMENTS:
+        raise InputError(f"unknown registration {register!r}: choose auto, rigid or none")
+    if not 0 <= consistency <= 1:
+        raise InputError(f"a consistency weight of {consistency:g} cannot be used: give 0 to 1")
+
+
+def _align(scans: Scans, mode: str) -> tuple[Scans, dict[str, Any]]:
+    """Moves the T2w scan onto the T1w scan where their headers disagree."""
+    if len(scans.volumes) < 2 or mode == "none":
+        return scans, report.describe_registration(mode, None, applied=False)
+    try:
+        found = registration.rigid(scans.volumes[T1W], scans.volumes[T2W])
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    wanted = found.accepted and (mode == "rigid" or found.displacement_mean > AUTO_DISPLACEMENT)
+    described = report.describe_registration(mode, found, applied=wanted)
+    if not wanted:
+        return scans, described
+    moved = {**scans.volumes, T2W: registration.apply(found, scans.volumes[T2W])}
+    return Scans(moved, [*scans.warnings, _moved(found)]), described
+
+
+def _moved(found: RigidResult) -> str:
+    return (
+        f"the headers of the two scans disagree: the T2w scan was moved by "
+        f"{found.displacement_mean:.1f} mm on average ({found.rotation_deg:.1f} degrees)"
+    )
+
+
+def _encode(session: Session, scans: Scans, watch: Progress) -> dict[int, PreparedScan]:
+    prepared = {}
+    for modality, volume in scans.volumes.items():
+        try:
+            prepared[modality] = session.prepare(volume)
+        except ValueError as error:
+            raise InputError(f"{MODALITIES[modality]}: {error}") from error
+        session.encode(modality, prepared[modality], watch)
+    return prepared
+
+
+def _keep(
+    image: NDArray[np.float32], scan: PreparedScan, lattice: Target, weight: float, watch: Progress
+) -> Kept:
+    """Consistency, then back to the scan's units; beyond the scan there is nothing."""
+    watch.check()
+    kept = keep_measured(image, scan.whole, lattice.work, weight)
+    values = scan.normalisation.undo(lattice.cut(kept.image))
+    values[~covered(scan.whole.grid, lattice.grid)] = scan.normalisation.offset
+    scale = scan.normalisation.scale
+    return Kept(values, kept.profile, kept.before * scale, kept.after * scale)
+
+
+def _result(
+    scans: Scans,
+    kept: dict[int, Kept],
+    tissues: NDArray[np.uint8] | None,
+    lattice: Target,
+) -> Result:
+    volumes = {
+        m: Volume(kept[m].image, lattice.grid.affine, name=scan.name)
+        for m, scan in scans.volumes.items()
+    }
+    return Result(
+        t1w=volumes.get(T1W),
+        t2w=volumes.get(T2W),
+        segmentation=None if tissues is None else lattice.cut(tissues),
+        grid=lattice.grid,
+        report={},
+    )
+
+
+def _report(
+    result: Result,
+    scans: Scans,
+    session: Session,
+    alignment: dict[str, Any],
+    kept: dict[int, Kept],
+    consistency: float,
+    watch: Progress,
+) -> dict[str, Any]:
+    missing = [
+        f"the {MODALITIES[m]} scan covers {share:.0%} of the output: the rest is left empty"
+        for m, scan in scans.volumes.items()
+        if (share := result.grid.overlap(scan.grid)) < 0.9
+    ]
+    return {
+        "notice": report.NOTICE,
+        "inputs": [report.describe_input(m, v) for m, v in scans.volumes.items()],
+        "lattice": report.describe_lattice(result.grid),
+        "model": report.describe_model(session),
+        "device": {
+            "name": session.device.name,
+            "description": session.device.description,
+            "reason": session.device.reason,
+        },
+        "registration": alignment,
+        "consistency": report.describe_consistency(kept, consistency),
+        "tissue_volumes_ml": report.tissue_volumes(result.segmentation, result.grid),
+        "seconds": {name: round(value, 3) for name, value in watch.seconds.items()},
+        "peak_memory_gb": report.peak_memory_gb(),
+        "warnings": [*scans.warnings, *missing, *session.notes],
+        "software": report.software(),
+    }
+
+
+def _write(result: Result, scans: Scans, folder: OutputFolder, watch: Progress) -> dict[str, Path]:
+    affine = result.grid.affine
+    restored = {m: v for m, v in ((T1W, result.t1w), (T2W, result.t2w)) if v is not None}
+    for modality, volume in restored.items():
+        write_volume(folder.file(IMAGES[modality]), volume.data, affine)
+        watch.tell(0.3 * (1 + modality))
+    if result.segmentation is not None:
+        write_volume(folder.file(SEGMENTATION), result.segmentation, affine)
+        watch.tell(0.7)
+    draw_comparison(
+        {MODALITIES[m]: v for m, v in scans.volumes.items()},
+        {MODALITIES[m]: v for m, v in restored.items()},
+        folder.file(COMPARISON),
+    )
+    folder.write_json(REPORT, result.report)
+    watch.tell(0.95)
+    return folder.publish(instead_of=(*IMAGES, SEGMENTATION, COMPARISON, REPORT))
