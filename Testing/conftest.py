@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from nexusinr.geometry import Affine
-from nexusinr.volume import Volume
+from nexusinr.volume import Volume, write_volume
 
 # The same examples on every machine and at every run; nothing is written into the working folder.
 settings.register_profile(
@@ -55,3 +56,73 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"NEXUSINR_DATA is {folder!r}, which is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Iterator[str]:
+    """The name of small random weights, in the user's folder of models for as long as tests run."""
+    import torch
+
+    from nexusinr.models import weights
+    from nexusinr.models.nexus_inr import NexusINR, NexusINRConfig
+
+    torch.manual_seed(0)
+    config = NexusINRConfig(features=8, growth=8, blocks=1, layers=2, decoder_width=32)
+    network = NexusINR(config)
+    for decoder in network.decoder:  # a fresh one predicts nothing: what it reads would not matter
+        torch.nn.init.normal_(decoder.head.weight, std=0.03)
+    card = {"name": "tiny", "architecture": "NexusINR", "version": "0", "config": config.to_dict()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEXUSINR_HOME", str(tmp_path_factory.mktemp("home")))
+        weights.save(network, weights.user_folder(), card)
+        yield "tiny"
+
+
+def head_at(points: np.ndarray, contrast: int) -> np.ndarray:
+    """Intensities (...) of a smooth, skull-stripped "head" at points (..., 3), mm.
+
+    An ellipsoid with half axes of 20, 24 and 18 mm around the origin; contrast 0 or 1.
+    """
+    x, y, z = np.moveaxis(np.asarray(points), -1, 0)
+    depth = 1 - (x / 20) ** 2 - (y / 24) ** 2 - (z / 18) ** 2
+    waves = np.sin(x / 3) * np.cos(y / 4) + np.sin(z / 3 + x / 7)
+    value = 400 + (120, -90)[contrast] * waves + (60, 100)[contrast] * np.cos(y / 3)
+    return np.where(depth > 0, value, 0).astype(np.float32)
+
+
+def scan_of_head(affine: Affine, shape: tuple[int, int, int], contrast: int) -> Volume:
+    """The head at the voxel centres of a lattice."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    return Volume(head_at(affine.apply(index), contrast), affine)
+
+
+@pytest.fixture(scope="session")
+def thick_pair() -> tuple[Volume, Volume]:
+    """A T1w scan with axial slices, 2 x 2 x 4 mm, and an oblique coronal T2w scan, 2 x 5 x 2 mm."""
+    turned = Rotation.from_euler("xz", (6, 6), degrees=True).as_matrix()
+    t1w = Affine.from_parts((2, 2, 4), origin=(-25, -29, -22))
+    t2w = Affine.from_parts((2, 5, 2), turned, turned @ (-26, -30, -23))
+    return scan_of_head(t1w, (26, 30, 12), 0), scan_of_head(t2w, (27, 13, 24), 1)
+
+
+@pytest.fixture(scope="session")
+def thick_files(thick_pair, tmp_path_factory) -> tuple[Path, Path]:
+    """The same as two files."""
+    folder = tmp_path_factory.mktemp("thick")
+    paths = folder / "t1w.nii.gz", folder / "t2w.nii.gz"
+    for path, scan in zip(paths, thick_pair, strict=True):
+        write_volume(path, scan.data, scan.affine)
+    return paths
+
+
+@pytest.fixture
+def command(capfd) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process: exit status, stdout, stderr."""
+    from nexusinr.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, *capfd.readouterr()
+
+    return run

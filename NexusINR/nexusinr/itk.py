@@ -45,7 +45,15 @@ def read_itk(path: Path) -> Raw:
     data_file = _data_file(path, fields)
     start = 0 if data_file else header_length
     file = data_file or path
-    available = unpacked_length(file, start) if packed else file.stat().st_size - start
+    available = file.stat().st_size - start
+    declared = _numbers(fields, "CompressedDataSize")
+    if packed and declared and declared != [available]:
+        raise InputError(
+            f"its header declares {declared[0]:.0f} bytes of packed data and there are "
+            f"{available}: it is truncated or its header is damaged; export it again"
+        )
+    if packed:
+        available = unpacked_length(file, start)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
@@ -74,7 +82,10 @@ def _text_fields(path: Path) -> tuple[dict[str, str], int]:
         length += len(line) + 1
         name, separator, value = line.partition(":" if is_nrrd else "=")
         if separator and not line.startswith("#"):
-            fields[name.strip()] = value.strip()
+            name = name.strip()
+            if name in fields and not is_nrrd:
+                raise InputError(f"its header gives {name!r} twice; export it again")
+            fields[name] = value.strip()
         if "ElementDataFile" in fields or (is_nrrd and not line.strip()):
             break
     return fields, length

@@ -58,7 +58,7 @@ def read_nifti(path: Path) -> Raw:
     try:
         with _quiet():
             image = _KINDS[type(header)].from_filename(path, mmap=False)
-            affine = checked_affine(np.diag((unit, unit, unit, 1.0)) @ image.affine)
+            affine = checked_affine(image.affine * np.array([[unit], [unit], [unit], [1.0]]))
             notes = _form_notes(image.header, shape, unit)
             with np.errstate(over="ignore", invalid="ignore"):
                 data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)

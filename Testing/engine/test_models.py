@@ -21,11 +21,13 @@ from nexusinr.models.decoders import SirenDecoder, build_decoder, fourier_featur
 from nexusinr.models.encoders import CONDITIONS, build_encoder
 from nexusinr.models.nexus_inr import (
     MODALITIES,
+    RESIDUAL_SCALE,
     T1W,
     T2W,
     Decoded,
     NexusINR,
     NexusINRConfig,
+    Sampled,
     scan_conditions,
 )
 from nexusinr.models.sampling import LatticeMap, linear_matrix
@@ -90,17 +92,18 @@ def stirred(config: NexusINRConfig = TINY, seed: int = 0) -> NexusINR:
     return network
 
 
+def read(network: NexusINR, modality: int, one: Scan | None, target: Grid) -> Sampled | None:
+    if one is None:
+        return None
+    encoding = network.encode(one.image, one.conditions, modality)
+    return network.sample(encoding, LatticeMap([one.grid], [target.pad(1)]))
+
+
 def restore(
     network: NexusINR, modality: int, scans: tuple[Scan | None, Scan | None], target: Grid
 ) -> Decoded:
-    sampled = []
-    for m, one in enumerate(scans):
-        if one is None:
-            sampled.append(None)
-            continue
-        encoding = network.encode(one.image, one.conditions, m)
-        sampled.append(network.sample(encoding, LatticeMap([one.grid], [target.pad(1)])))
-    return network.decode(modality, sampled[modality], sampled[1 - modality])
+    own, guide = (read(network, m, scans[m], target) for m in (modality, 1 - modality))
+    return network.decode(modality, own, guide)
 
 
 def indices(scan_grid: Grid, target: Grid) -> np.ndarray:
@@ -200,6 +203,13 @@ class TestAttention:
         near[1:4, 2:5, 0:3] = True  # target n has neighbours n ... n + 2 in the grown guide
         picked = (answer[0] - value[0, 3, 4, 2]).abs().amax(-1) < 1e-6
         assert torch.equal(picked, near)
+
+    def test_a_weight_by_hand(self):
+        key, value = torch.zeros(1, 3, 3, 3, 2), torch.zeros(1, 3, 3, 3, 2)
+        key[0, 0, 1, 2, 0], value[0, 0, 1, 2] = 1.5, 1
+        answer = self.attention()(torch.rand(1, 1, 1, 1, 2), self.guide(key, value))
+        score = math.exp(1.5 / math.sqrt(2))
+        np.testing.assert_allclose(answer.detach().ravel(), score / (26 + score), rtol=1e-5)
 
     def test_distance_classes_by_hand(self):
         assert len(OFFSETS) == 27
@@ -311,6 +321,27 @@ class TestNetwork:
         for features in (decoded.fused, decoded.shared, decoded.specific, decoded.guide_shared):
             assert features.shape == (*lattice, TINY.features)
         assert not torch.allclose(decoded.intensity, decoded.interpolated, atol=1e-3)
+
+    @BOTH
+    def test_decoding_follows_the_equations(self, modality):
+        network = stirred()
+        own, guide = (read(network, m, PAIR[m], TARGET) for m in (modality, 1 - modality))
+        found = network.decode(modality, own, guide)
+        image, shared, specific, _ = network.split(own.maps[:, 1:-1, 1:-1, 1:-1])
+        _, around, _, key_value = network.split(guide.maps)
+        fused = shared + network.attention[modality](shared, key_value)  # 6
+        features = network.project[modality](torch.cat((fused, specific), -1)) + fused  # 15, 16
+        logits = network.segment[modality](features)  # 20, 21
+        final = network.fuse[modality](torch.cat((features, logits), -1))  # 22, 23
+        position = torch.cat((own.position, guide.position), -1)  # 17, 24, 25
+        residual = network.decoder[modality](torch.cat((final, position), -1))
+        torch.testing.assert_close(found.intensity, (image + RESIDUAL_SCALE * residual)[..., 0])
+        torch.testing.assert_close(found.logits, logits)
+        torch.testing.assert_close(found.fused, fused)
+        torch.testing.assert_close(found.guide_shared, around[:, 1:-1, 1:-1, 1:-1])
+        alone = network.decoder[modality](torch.cat((shared, position), -1))  # 10, 11
+        alone = (image + RESIDUAL_SCALE * alone)[..., 0]
+        torch.testing.assert_close(network.decode_alone(modality, found), alone)
 
     @BOTH
     @pytest.mark.parametrize("turn", [None, TURN], ids=["parallel", "oblique"])

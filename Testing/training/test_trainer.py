@@ -66,7 +66,7 @@ def write_subject(folder: Path, seed: int, segmented: bool = True) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two to train, one to validate, one scan by itself, a label map; a test subject that breaks."""
+    """Two to train on, one to validate, a single scan, a label map, a test subject that breaks."""
     root = tmp_path_factory.mktemp("data")
     for seed, name in enumerate(("infant01", "infant02", "infant03")):
         write_subject(root / "pairs" / name, seed)
@@ -166,7 +166,7 @@ class TestData:
             Trainer(config, folder, tmp_path)
 
     def test_a_folder_without_a_split_or_without_subjects(self, tmp_path):
-        with pytest.raises(ValueError, match="no split.csv"):
+        with pytest.raises(ValueError, match="says who trains and who tests"):
             load(tmp_path)
         (tmp_path / "split.csv").write_text("subject,split\ninfant01,test\n")
         with pytest.raises(ValueError, match="nothing to train on"):
@@ -175,21 +175,31 @@ class TestData:
 
 class TestSteps:
     def test_the_loss_falls(self, folder, trainer):
-        fixed = examples(folder)
+        """Of examples of a subject that is not trained on, all terms together."""
+        unseen = examples(folder)
 
         @torch.no_grad()
         def loss() -> float:
-            return sum(total(trainer.losses(e), LossWeights()).item() for e in fixed)
+            return sum(total(trainer.losses(e), LossWeights()).item() for e in unseen)
 
-        trainer.validation = fixed
         before = loss()
-        assert trainer.validate() == {"gain_t1w": 0, "gain_t2w": 0}  # still interpolation
-        for _ in range(30):
+        for _ in range(12):
             trainer.train_step()
-        assert loss() < 0.93 * before
-        gains = trainer.validate()
-        assert gains["gain_t1w"] > 0.1
-        assert gains["gain_t2w"] > 0.1
+        assert loss() < 0.8 * before
+
+    def test_an_example_seen_again_and_again_is_learnt(self, folder, tmp_path):
+        plain = LossWeights(distillation=0, mean_alignment=0, segmentation=0, discrimination=0)
+        config = dataclasses.replace(TINY, losses=plain, warmup=1, label_share=0, brats_share=1)
+        trainer = Trainer(config, folder, tmp_path)
+        trainer.source.reseed((config.seed, 0))
+        trainer.validation = [trainer.source.draw()]
+        assert trainer.validate() == {"gain_t1w": 0, "gain_t2w": 0}  # at first: interpolation
+        history = []
+        for _ in range(30):
+            trainer.step = 0  # which names the example
+            history.append(trainer.train_step()["total"])
+        assert history[-1] < 0.75 * history[0]
+        assert trainer.validate()["gain_t2w"] > 1
 
     def test_interrupted_and_resumed_is_as_never_interrupted(self, folder, tmp_path):
         whole = Trainer(TINY, folder, tmp_path / "whole")
@@ -213,8 +223,7 @@ class TestSteps:
         other = Trainer(dataclasses.replace(TINY, seed=1), folder, tmp_path / "other")
         assert not same(parameters(trainer), parameters(other))
 
-    @pytest.mark.parametrize("bad", [math.nan, math.inf])
-    def test_a_loss_that_is_not_finite_leaves_everything_alone(self, trainer, bad):
+    def test_a_loss_that_is_not_finite_leaves_everything_alone(self, trainer):
         trainer.train_step()
         subjects = trainer.source.data.subjects
         trainer.source.data.label_maps.clear()
@@ -222,14 +231,14 @@ class TestSteps:
         for subject in subjects:
             for image in subject.images:
                 if image is not None:
-                    image[::2] = bad
+                    image[::2] = math.nan
         weights = parameters(trainer)
         average = {name: value.clone() for name, value in trainer.average.items()}
         moments = {
             p: {k: v.clone() for k, v in s.items()} for p, s in trainer.optimiser.state.items()
         }
         terms = trainer.train_step()
-        assert not math.isfinite(terms["total"])
+        assert math.isnan(terms["total"])
         assert trainer.step == 2
         assert same(parameters(trainer), weights)
         assert same(trainer.average, average)

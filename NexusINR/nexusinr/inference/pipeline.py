@@ -37,6 +37,9 @@ from nexusinr.volume import Volume, write_volume
 #: slices are not aligned better than that.
 AUTO_DISPLACEMENT = 1.0
 
+#: Of the whole run, for progress.
+ENCODING_SHARE = 0.35
+
 ALIGNMENTS = ("auto", "rigid", "none")
 
 #: Names of the files that a run writes; images by modality.
@@ -121,8 +124,7 @@ def upsample(
             check_memory(scans, lattice.work, session, max_memory)
         with watch.step("registering", 0.10):
             scans, alignment = _align(scans, register)
-        with watch.step("encoding", 0.35):
-            prepared = _encode(session, scans, watch)
+        prepared = _encode(session, scans, watch)
         with watch.step("decoding", 0.35):
             restored = session.decode(prepared, lattice.work, watch, segmentation)
         with watch.step("keeping what was measured", 0.08):
@@ -174,11 +176,13 @@ def _moved(found: RigidResult) -> str:
 def _encode(session: Session, scans: Scans, watch: Progress) -> dict[int, PreparedScan]:
     prepared = {}
     for modality, volume in scans.volumes.items():
-        try:
-            prepared[modality] = session.prepare(volume)
-        except ValueError as error:
-            raise InputError(f"{MODALITIES[modality]}: {error}") from error
-        session.encode(modality, prepared[modality], watch)
+        name = MODALITIES[modality]
+        with watch.step(f"encoding {name}", ENCODING_SHARE / len(scans.volumes)):
+            try:
+                prepared[modality] = session.prepare(volume)
+            except ValueError as error:
+                raise InputError(f"{name}: {error}") from error
+            session.encode(modality, prepared[modality], watch)
     return prepared
 
 
