@@ -146,7 +146,6 @@ def _check_metaimage(fields: dict[str, str]) -> bool:
                 f"its header gives {name!r} as {fields[name]!r}, which should be {count:.0f} "
                 "numbers; correct the header or export the image again"
             )
-    check_spacing(_numbers(fields, "ElementSpacing")[:3])
     return fields.get("CompressedData", "").lower() == "true"
 
 
