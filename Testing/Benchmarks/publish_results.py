@@ -1,8 +1,8 @@
 """Writes measured figures where readers look for them: README's results and the model's card.
 
-    nexusinr evaluate "$NEXUSINR_DATA" --protocol brats --models nexus-inr --out results
-    python Testing/Benchmarks/whole_head.py --device cpu > results/whole_head.json
-    python Testing/Benchmarks/publish_results.py results --model nexus-inr
+nexusinr evaluate "$NEXUSINR_DATA" --protocol brats --models nexus-inr --out results
+python Testing/Benchmarks/whole_head.py --device cpu > results/whole_head.json
+python Testing/Benchmarks/publish_results.py results --model nexus-inr
 """
 
 from __future__ import annotations

@@ -77,7 +77,6 @@ def test_a_known_movement_is_found(grid):
     assert result.displacement_mean == pytest.approx(
         displacement(moved, head_points()).mean(), abs=1
     )
-    assert np.array_equal(result.matrix, rigid(fixed, moving).matrix)  # repeatable to the digit
 
 
 def test_a_sheared_scan_is_registered_too():
@@ -102,8 +101,10 @@ def test_scans_that_agree_are_left_as_they_are():
 def test_an_initial_transform_is_refined():
     moved = rigid_matrix((0, 5, 0), (25, 0, 0))
     start = rigid_matrix((0, -4, 0), (-23, 0, 0))
-    result = rigid(head(AXIAL, "T1w"), head(AXIAL, "T2w", moved), start)
+    fixed, moving = head(AXIAL, "T1w"), head(AXIAL, "T2w", moved)
+    result = rigid(fixed, moving, start)
     assert error(result.matrix, np.linalg.inv(moved)) < 0.5
+    assert np.array_equal(result.matrix, rigid(fixed, moving, start).matrix)  # to the last digit
 
 
 def test_what_no_patient_does_is_not_accepted():
@@ -111,12 +112,14 @@ def test_what_no_patient_does_is_not_accepted():
     fixed, moving = head(AXIAL, "T1w"), head(AXIAL, "T2w", turned)
     result = rigid(fixed, moving, np.linalg.inv(rigid_matrix((0, 0, 39), (0, 0, 0))))
     assert not result.accepted
+    assert "rotation of 40 degrees" in result.reason
 
 
 def test_applying_moves_the_lattice_and_no_intensity():
     moved = rigid_matrix((0, 0, 3), (3, 0, 0))
     moving = head(AXIAL, "T2w", moved)
     result = rigid(head(AXIAL, "T1w"), moving)
+    assert result.accepted
     there = apply(result, moving)
     assert there.data is moving.data
     assert np.allclose(there.affine.matrix, result.matrix @ moving.affine.matrix)

@@ -131,8 +131,7 @@ class SRResNet(ResCNN):
 def receptive_radius(encoder: nn.Module) -> int:
     """How far, in voxels, a feature reaches: one voxel for each 3x3x3 convolution in a row."""
     return sum(
-        isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3
-        for module in encoder.modules()
+        isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3 for module in encoder.modules()
     )
 
 

@@ -16,6 +16,7 @@ from nexusinr.training.anatomy.shapes import (
     Ellipsoid,
     Tube,
     Waves,
+    floats,
     outline_distance,
     pick,
     smooth_max,
@@ -154,7 +155,7 @@ def _dome(side: Array) -> Array:
     level = np.where(z < 14, (z - 14) * (59 / 39), z - 14)
     scaled = np.abs(np.stack([tapered / 66, (y + 17) / 82, level / 59]))
     size = np.maximum((scaled**2.35).sum(0) ** (1 / 2.35), 1e-3)
-    steepness = ((scaled / size) ** 1.35) / np.float32([[66], [82], [59]])
+    steepness = ((scaled / size) ** 1.35) / floats([[66], [82], [59]])
     return (1 - size) / np.sqrt((steepness**2).sum(0))
 
 
@@ -165,7 +166,7 @@ def hemisphere(points: Array) -> Array:
     return np.minimum(cerebrum(points), fissure)
 
 
-def _lateral(points: Array) -> Array:
+def _lateral(points: Array) -> NDArray[np.bool_]:
     return points[0] > 27 - 0.25 * points[1] + 0.12 * np.abs(points[2])
 
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 
-from nexusinr.training.anatomy.shapes import Array, Waves, from_segment, pick
+from nexusinr.training.anatomy.shapes import Array, Waves, floats, from_segment, pick
 
 Hull = Callable[[Array], Array]
 
 STEP = 3.0  #: spacing of the lattice of the fields, mm
 WAVELENGTH = 31.0  #: from one deep sulcus to the next but one, along the hull, mm
-_LOWER, _UPPER = np.float32([1.5, -108, -54]), np.float32([76.5, 81, 87])
+_LOWER, _UPPER = floats([1.5, -108, -54]), floats([76.5, 81, 87])
 _CORE = 32.0  #: no sulcus but the lateral one comes near this depth, mm
 _OUTSIDE = -5.0  #: how far beyond the hull the fields reach, mm
 
@@ -78,7 +78,7 @@ class Cortex:
             _grow(hull, room, sulci, np.random.default_rng([seed, side])) for side in (1, 2)
         )
         self._fields = np.concatenate([left[:, ::-1], right], axis=1)
-        self._origin = np.float32([-(_LOWER[0] + (right.shape[1] - 1) * STEP), *_LOWER[1:]])
+        self._origin = floats([-(_LOWER[0] + (right.shape[1] - 1) * STEP), *_LOWER[1:]])
 
     def locate(self, points: Array) -> tuple[Array, Array]:
         """Depth below the hull and distance to the nearest sulcus, (N,), mm, of points (3, N).
@@ -144,7 +144,7 @@ def _grow(hull: Hull, room: Hull, sulci: Sequence[Sulcus], rng: np.random.Genera
 
 def _scatter(hull: Hull) -> _Cloud:
     """Points about 2 mm apart on the hull."""
-    lower, upper = _LOWER - np.float32([2 * STEP, 0, 0]), _UPPER
+    lower, upper = _LOWER - floats([2 * STEP, 0, 0]), _UPPER
     axes = [np.arange(low, high, STEP) for low, high in zip(lower, upper, strict=True)]
     lattice = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
     depth = hull(lattice.reshape(3, -1)).reshape(lattice.shape[1:])

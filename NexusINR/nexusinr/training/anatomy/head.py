@@ -16,13 +16,14 @@ from nexusinr.training.anatomy.shapes import (
     Ellipsoid,
     Tube,
     Waves,
+    floats,
     pick,
     smooth_max,
     union,
 )
 
 _STEP = 4.0
-_LOWER, _UPPER = np.float32([-98, -132, -156]), np.float32([100, 114, 106])
+_LOWER, _UPPER = floats([-98, -132, -156]), floats([100, 114, 106])
 
 #: From the inner face of the skull to the skin, mm.
 _CRANIUM = 12.5

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nexusinr.training.anatomy.parts import Labels, Paint, Part
-from nexusinr.training.anatomy.shapes import Array, Blob, Waves
+from nexusinr.training.anatomy.shapes import Array, Blob, Waves, floats
 
 _WHITE = frozenset({Part.WHITE_MATTER, Part.CALLOSUM})
 _CORE = frozenset({Part.TUMOUR})
@@ -20,7 +20,7 @@ RADII = (2.0, 3.9)
 _PATIENCE = 25
 
 #: Where lesions are looked for: lower and upper bound, mm.
-_BOUNDS = np.float32([[-50, -75, 2], [50, 50, 52]])
+_BOUNDS = floats([[-50, -75, 2], [50, 50, 52]])
 
 
 def lesions(count: int, label: Callable[[Array], Labels], seed: int) -> tuple[Paint, ...]:
@@ -66,7 +66,7 @@ def _place(
     rng: np.random.Generator, label: Callable[[Array], Labels], clearance: float
 ) -> tuple[float, float, float] | None:
     """A random place in the white matter with this much of it around, mm, if the draw is lucky."""
-    centres = rng.uniform(*_BOUNDS, (24, 3)).astype(np.float32)
+    centres = rng.uniform(_BOUNDS[0], _BOUNDS[1], (24, 3)).astype(np.float32)
     points = centres[:, None] + _directions() * np.float32(clearance + 0.5)
     found = label(np.ascontiguousarray(points.reshape(-1, 3).T))
     white = np.isin(found, [int(part) for part in _WHITE]).reshape(24, -1)

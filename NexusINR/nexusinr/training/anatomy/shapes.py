@@ -19,6 +19,11 @@ from scipy.spatial.transform import Rotation
 Array = NDArray[np.float32]
 
 
+def floats(values: ArrayLike) -> Array:
+    """Numbers as a float32 array."""
+    return np.asarray(values, dtype=np.float32)
+
+
 class Body(Protocol):
     """Something with a surface."""
 
@@ -50,13 +55,13 @@ class Ellipsoid:
     @cached_property
     def box(self) -> Array:
         """Lower and upper bound, (2, 3), mm."""
-        reach = np.sqrt(((self._axes * np.float32(self.radii)) ** 2).sum(1))
-        return np.float32(self.centre) + np.stack([-reach, reach])
+        reach = np.sqrt(((self._axes * floats(self.radii)) ** 2).sum(1))
+        return floats(self.centre) + np.stack([-reach, reach])
 
     def depth(self, points: Array) -> Array:
         """Distance below the surface, (N,), mm, of points (3, N); negative outside."""
-        radii = np.float32(self.radii)[:, None]
-        local = self._axes.T @ (points - np.float32(self.centre)[:, None]) / radii
+        radii = floats(self.radii)[:, None]
+        local = self._axes.T @ (points - floats(self.centre)[:, None]) / radii
         level = np.sqrt(np.einsum("ij,ij->j", local, local))
         steepness = np.sqrt(np.einsum("ij,ij->j", local / radii, local / radii))
         return level * (1 - level) / np.maximum(steepness, 1e-6)
@@ -75,7 +80,7 @@ class Tube:
     @cached_property
     def box(self) -> Array:
         """Lower and upper bound, (2, 3), mm."""
-        knots = np.float32(self.knots)
+        knots = floats(self.knots)
         return np.stack(
             [(knots[:, :3] - knots[:, 3:]).min(0), (knots[:, :3] + knots[:, 3:]).max(0)]
         )
@@ -103,11 +108,11 @@ class Blob:
     def box(self) -> Array:
         """Lower and upper bound, (2, 3), mm."""
         reach = np.float32(self.radius * (1 + self.roughness.peak))
-        return np.float32(self.centre) + np.float32([[-1], [1]]) * reach
+        return floats(self.centre) + floats([[-1], [1]]) * reach
 
     def depth(self, points: Array) -> Array:
         """Distance below the surface along the radius, (N,), mm; negative outside."""
-        offset = points - np.float32(self.centre)[:, None]
+        offset = points - floats(self.centre)[:, None]
         distance = np.sqrt(np.einsum("ij,ij->j", offset, offset))
         directions = offset / np.maximum(distance, 1e-3)
         return np.float32(self.radius) * (1 + self.roughness(directions)) - distance
@@ -157,11 +162,11 @@ def from_segment(points: Array, first: ArrayLike, last: ArrayLike) -> tuple[Arra
 
     The place is given as a fraction (N,) of the way from first (3,) to last (3,).
     """
-    start = np.asarray(first, np.float32)
-    span = np.asarray(last, np.float32) - start
+    start = floats(first)
+    span = floats(last) - start
     offset = points - start[:, None]
-    along = np.clip(span @ offset / max(float(span @ span), 1e-6), 0, 1)
-    return offset - span[:, None] * along, along
+    along = np.clip(span @ offset / np.float32(max(float(span @ span), 1e-6)), 0, 1)
+    return floats(offset - span[:, None] * along), floats(along)
 
 
 def smooth_max(first: Array, second: Array, blend: float) -> Array:
@@ -189,7 +194,7 @@ def outline_distance(y: Array, z: Array, outline: ArrayLike) -> Array:
     distance = np.full(y.shape, np.inf, np.float32)
     inside = np.zeros(y.shape, bool)
     for (y0, z0), (y1, z1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        span = np.float32([y1 - y0, z1 - z0])
+        span = floats([y1 - y0, z1 - z0])
         along = np.clip(((y - y0) * span[0] + (z - z0) * span[1]) / (span @ span), 0, 1)
         beside, above = y - y0 - along * span[0], z - z0 - along * span[1]
         distance = np.minimum(distance, np.hypot(beside, above))
