@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from nexusinr.errors import Cancelled, InputError
@@ -153,9 +154,22 @@ def test_a_region_equals_that_part_of_the_whole(session, thick_pair, whole):
     first = np.rint(whole.grid.affine.to_index(part.grid.affine.origin)).astype(int)
     assert whole.grid.crop(first, first + part.grid.shape).same_as(part.grid)
     inside = tuple(slice(a, a + n) for a, n in zip(first, part.grid.shape, strict=True))
-    for one, other in ((part.t1w, whole.t1w), (part.t2w, whole.t2w)):
-        assert np.abs(one.data - other.data[inside]).max() < 0.01 * RANGE
     assert (part.segmentation == whole.segmentation[inside]).mean() > 0.999
+    for one, other in ((part.t1w, whole.t1w), (part.t2w, whole.t2w)):
+        difference = np.abs(one.data - other.data[inside])
+        # Not exactly: the slices of the oblique T2w scan lean on those beyond the surroundings.
+        assert np.percentile(difference, 90) < 0.01 * RANGE
+        assert difference.max() < 0.05 * RANGE
+
+
+def test_without_consistency_a_region_is_exactly_a_part(session, thick_pair):
+    options = {"spacing": 2, "consistency": 0, "register": "none", "session": session}
+    whole = upsample(*thick_pair, **options)
+    part = upsample(*thick_pair, **options, roi=(-3.0, 5.0, 1.0, 12.0, 10.0, 8.0))
+    first = np.rint(whole.grid.affine.to_index(part.grid.affine.origin)).astype(int)
+    inside = tuple(slice(a, a + n) for a, n in zip(first, part.grid.shape, strict=True))
+    assert np.abs(part.t1w.data - whole.t1w.data[inside]).max() < 1e-5 * RANGE
+    assert np.abs(part.t2w.data - whole.t2w.data[inside]).max() < 1e-5 * RANGE
 
 
 def test_a_region_outside_of_the_scan_is_refused(session, thick_pair):
@@ -179,6 +193,7 @@ def test_beyond_a_scan_there_is_nothing(session, thick_pair):
 
 
 @pytest.mark.parametrize("slab_voxels", [1, 3000])
+@torch.inference_mode()
 def test_slabs_change_nothing(slab_voxels, session, thick_pair):
     for modality, scan in enumerate(thick_pair):
         prepared = session.prepare(scan)
@@ -194,6 +209,7 @@ def test_slabs_change_nothing(slab_voxels, session, thick_pair):
 
 
 @pytest.mark.parametrize("turned", [False, True])
+@torch.inference_mode()
 def test_tiles_change_nothing(turned, session, thick_pair):
     target = Grid((23, 26, 21), Affine.from_parts((2, 2, 2), origin=(-22, -25, -20)))
     if turned:
@@ -238,6 +254,7 @@ def test_air_is_filled_but_not_computed(session, thick_pair):
     assert sum(points) == sum(head[block].size for block in blocks if head[block].any())
 
 
+@torch.inference_mode()
 def test_blocks_without_head_are_left_out(session, thick_pair):
     encoded = {0: session.encode(0, session.prepare(thick_pair[0]), Progress())}
     target = thick_pair[0].grid.with_spacing(2)

@@ -64,19 +64,26 @@ def sagittal() -> Grid:
     return Grid.from_corner((84, 80, 36), spacing, step, -step @ (np.array((84, 80, 81)) * 1.0))
 
 
-@pytest.mark.parametrize("grid", [AXIAL, sagittal()], ids=["parallel", "oblique"])
-def test_a_known_movement_is_found(grid):
-    moved = rigid_matrix((2, -1.5, 1.7), (2.0, -1.5, 1.8))  # about 3 degrees and 3 mm
-    fixed, moving = head(AXIAL, "T1w"), head(grid, "T2w", moved)
-    result = rigid(fixed, moving)
+NEAR = rigid_matrix((2, -1.5, 1.7), (2.0, -1.5, 1.8))  # about 3 degrees and 3 mm
+FAR = rigid_matrix((9, -6, 5), (15, -12, 10))  # about 12 degrees and 22 mm
+
+
+@pytest.mark.parametrize(
+    ("grid", "moved"),
+    [(AXIAL, NEAR), (sagittal(), NEAR), (AXIAL, FAR)],
+    ids=["parallel", "oblique", "far"],
+)
+def test_a_known_movement_is_found(grid, moved):
+    result = rigid(head(AXIAL, "T1w"), head(grid, "T2w", moved))
     assert result.accepted
     assert result.reason == ""
     assert error(result.matrix, np.linalg.inv(moved)) < 0.5
     assert result.mi_after > result.mi_before
-    assert result.rotation_deg == pytest.approx(3.0, abs=0.5)
-    assert result.displacement_mean == pytest.approx(
-        displacement(moved, head_points()).mean(), abs=1
-    )
+    angle = np.degrees(np.arccos((np.trace(moved[:3, :3]) - 1) / 2))
+    assert result.rotation_deg == pytest.approx(angle, abs=0.5)
+    expected = displacement(np.linalg.inv(moved), head_points())
+    assert result.displacement_mean == pytest.approx(expected.mean(), abs=1)
+    assert result.displacement_max == pytest.approx(expected.max(), abs=3)
 
 
 def test_a_sheared_scan_is_registered_too():

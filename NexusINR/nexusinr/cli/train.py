@@ -140,12 +140,6 @@ def _trainer(run: Run, resume: bool) -> Trainer:
 def _export(run: Run, trainer: Trainer) -> Path:
     """The averaged weights with the card that makes them a model."""
     from nexusinr.models import weights
+    from nexusinr.training.card import describe
 
-    network = trainer.averaged()
-    card = {
-        "name": run.name,
-        "architecture": type(network).__name__,
-        "config": network.config.to_dict(),
-        "version": f"step {trainer.step}",
-    }
-    return weights.save(network, run.out, card)
+    return weights.save(trainer.averaged(), run.out, describe(trainer, run.name))

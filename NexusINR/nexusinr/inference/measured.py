@@ -42,6 +42,7 @@ def keep_measured(restored: NDArray[np.float32], scan: Volume, target: Grid, wei
         target: the lattice.
         weight: 0 (leave it) ... 1 (reproduce the scan).
     """
+    scan = _part_in(scan, target)
     x = torch.from_numpy(restored)
     y = torch.from_numpy(np.ascontiguousarray(scan.data))
     models = {profile: _model(scan, target, profile) for profile in PROFILES}
@@ -49,6 +50,16 @@ def keep_measured(restored: NDArray[np.float32], scan: Volume, target: Grid, wei
     best = min(PROFILES, key=lambda profile: fits[profile])
     kept, residual = project(x, y, models[best], weight)
     return Kept(kept.numpy(), best, residual.before, residual.after)
+
+
+def _part_in(scan: Volume, target: Grid) -> Volume:
+    """The slices and voxels that reach into a lattice; one at least."""
+    index = scan.affine.to_index(target.corners())
+    shape = np.array(scan.grid.shape)
+    start = np.clip(np.floor(index.min(axis=0)).astype(int), 0, shape - 1)
+    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, start + 1, shape)
+    i, j, k = (slice(a, b) for a, b in zip(start, stop, strict=True))
+    return scan.replace(data=scan.data[i, j, k], affine=scan.grid.crop(start, stop).affine)
 
 
 def _model(scan: Volume, target: Grid, profile: Profile) -> Acquisition:

@@ -36,8 +36,8 @@ TARGET_BYTES = 60
 SLAB_BYTES = 4 * 9
 
 #: Slices around a region that are restored with it: they share its voxels, and their influence
-#: fades from slice to slice.
-SURROUNDING_SLICES = 3
+#: fades from slice to slice (to below 1 % of the range of a scan after these).
+SURROUNDING_SLICES = 4
 
 #: Less of one scan than this inside the other is no pair of scans of one head.
 LEAST_OVERLAP = 0.1

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nexusinr.models import weights
 from nexusinr.models.nexus_inr import Decoded, NexusINR, NexusINRConfig
 from nexusinr.training import checkpoint
 from nexusinr.training.dataset import TrainingData, load, read_pair
@@ -39,6 +40,8 @@ class TrainConfig:
     validation: tuple[str, ...] = ()
     validate_every: int = 250
     seed: int = 0
+    #: Name of weights to begin with instead of random ones; they must be of the same sizes.
+    start: str = ""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
@@ -67,6 +70,8 @@ class Trainer:
         self.config, self.out, self.device = config, out, torch.device(device)
         torch.manual_seed(config.seed)
         self.network = self._fresh_network()
+        if config.start:
+            self._start_from(config.start)
         self.average = {n: p.detach().clone() for n, p in self.network.named_parameters()}
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99)
@@ -181,6 +186,12 @@ class Trainer:
         network = NexusINR(self.config.model)
         layout = torch.channels_last_3d
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+
+    def _start_from(self, name: str) -> None:
+        trained, card = weights.load(name)
+        if card.config != self.config.model.to_dict():
+            raise ValueError(f"the weights {name!r} are of another size than this run's model")
+        self.network.load_state_dict(trained.state_dict())
 
     def _learning_rate(self) -> float:
         c = self.config
