@@ -220,9 +220,7 @@ def test_tiles_change_nothing(turned, session, thick_pair):
 
     def decode(tile: int) -> tiles.Restored:
         start = {m: np.zeros(target.shape, np.float32) for m in prepared}
-        return tiles.decode(
-            session.network, encoded, start, inside, target, Progress(), tile=tile
-        )
+        return tiles.decode(session.network, encoded, start, inside, target, Progress(), tile=tile)
 
     one = decode(64)
     assert one.tissues is not None
@@ -282,9 +280,9 @@ def test_a_scan_on_its_own_lattice_is_not_changed(session, thick_pair):
 
 def test_the_residual_goes_down(session, thick_pair, whole):
     strict = whole.report["consistency"]
-    left = upsample(
-        *thick_pair, spacing=2, consistency=0, register="none", session=session
-    ).report["consistency"]
+    left = upsample(*thick_pair, spacing=2, consistency=0, register="none", session=session).report[
+        "consistency"
+    ]
     for name in ("T1w", "T2w"):
         assert strict[name]["after"] < 0.05 * strict[name]["before"]
         assert left[name]["after"] == left[name]["before"] == strict[name]["before"]
@@ -305,7 +303,7 @@ def test_a_moved_scan_is_moved_back(session):
 
 
 def test_scans_given_the_wrong_way_round_are_noticed(session):
-    t1w, t2w, _ = phantom.pair(spacing=4.0)
+    t1w, t2w, _ = phantom.pair(spacing=4.0, head=False)
     right = upsample(t1w, t2w, spacing=8, register="none", session=session)
     wrong = upsample(t2w, t1w, spacing=8, register="none", session=session)
     assert not any("swapped" in warning for warning in right.report["warnings"])
@@ -345,7 +343,7 @@ def test_every_moment_may_be_the_last(session, thick_pair, tmp_path):
     options = {"register": "none", "session": session}
     upsample(*thick_pair, **options, out=tmp_path / "whole", cancelled=never)
     total = next(questions)
-    assert total > 50
+    assert total > 30
     for moment in [0, 1, 2, total // 4, total // 2, 3 * total // 4, total - 2, total - 1]:
         session._encoded.clear()
         countdown = iter(range(moment, -1, -1))
@@ -365,7 +363,7 @@ def test_a_cancel_keeps_earlier_results(session, thick_pair, tmp_path):
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     asked = itertools.count()
     with pytest.raises(Cancelled):
-        upsample(*thick_pair, spacing=3, **options, cancelled=lambda: next(asked) > 20)
+        upsample(*thick_pair, spacing=3, **options, cancelled=lambda: next(asked) > 10)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 

@@ -12,13 +12,8 @@ from itertools import takewhile
 import typer
 from typer.main import get_command
 
+from nexusinr.cli import degrade, demo, evaluate, models, train, upsample
 from nexusinr.cli.console import emit
-from nexusinr.cli.degrade import degrade
-from nexusinr.cli.demo import demo
-from nexusinr.cli.evaluate import evaluate
-from nexusinr.cli.models import models
-from nexusinr.cli.train import train
-from nexusinr.cli.upsample import upsample
 from nexusinr.errors import Cancelled, InputError, NexusError, OutOfMemory
 
 app = typer.Typer(
@@ -26,9 +21,12 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for command in (upsample, degrade, evaluate, train, demo):
-    app.command()(command)
-app.add_typer(models, name="models")
+app.command()(upsample.upsample)
+app.command()(degrade.degrade)
+app.command()(evaluate.evaluate)
+app.command()(train.train)
+app.add_typer(models.app, name="models")
+app.command()(demo.demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

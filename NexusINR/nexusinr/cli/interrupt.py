@@ -17,7 +17,7 @@ from nexusinr.errors import Cancelled
 T = TypeVar("T")
 
 #: Seconds that work gets to notice a signal by itself, before it is left where it stands.
-GRACE = 0.6
+GRACE = 0.5
 
 #: Seconds between two looks.
 INTERVAL = 0.05
@@ -49,9 +49,15 @@ def until_done(
         threading.Thread(target=run, daemon=True).start()
         while not wait([result], timeout=INTERVAL).done:
             if stop.is_set() and not wait([result], timeout=GRACE).done:
-                _abandon()
-                raise Cancelled(message)
+                _discard_output()
+                result = Future()
+                result.set_exception(Cancelled(message))
+    try:
         return result.result()
+    except Cancelled:
+        if stop.is_set():
+            atexit.register(_leave)
+        raise
 
 
 @contextmanager
@@ -65,15 +71,14 @@ def _signals_set(stop: threading.Event) -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def _abandon() -> None:
-    """Removes unfinished output; lets the process end although a thread is still busy."""
-    output = sys.modules.get("nexusinr.inference.output")  # not loaded: nothing was begun
-    if output is not None:
+def _discard_output() -> None:
+    output = sys.modules.get("nexusinr.inference.output")
+    if output is not None:  # otherwise nothing was begun
         output.OutputFolder.discard_all()
-    atexit.register(_leave)
 
 
 def _leave() -> None:
+    """Ends the process although the work may still be busy, and without taking it down in order."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(Cancelled.exit_code)

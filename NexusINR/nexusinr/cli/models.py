@@ -10,21 +10,21 @@ from typer import Argument
 
 from nexusinr.errors import InputError
 
-models = typer.Typer(
+app = typer.Typer(
     help="List, verify, import and remove model weights.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
 
 
-@models.callback()
+@app.callback()
 def default(context: typer.Context) -> None:
     """List, verify, import and remove model weights; without a command: list."""
     if context.invoked_subcommand is None:
         list_models()
 
 
-@models.command("list")
+@app.command("list")
 def list_models() -> None:
     """Name, version, kind and origin of every model."""
     from nexusinr.models import weights
@@ -38,7 +38,7 @@ def list_models() -> None:
         print(f"no models: import one (they are kept in {weights.user_folder()})")
 
 
-@models.command()
+@app.command()
 def verify(
     name: Annotated[str | None, Argument(help="One model; default: all.")] = None,
 ) -> None:
@@ -58,7 +58,7 @@ def verify(
         raise InputError("; ".join(problems))
 
 
-@models.command("import")
+@app.command("import")
 def import_file(
     file: Annotated[Path, Argument(help="A .safetensors file with its card inside.")],
 ) -> None:
@@ -69,7 +69,7 @@ def import_file(
     print(f"{card.name} {card.version}: use it with --model {card.name}")
 
 
-@models.command()
+@app.command()
 def remove(name: Annotated[str, Argument(help="An imported model.")]) -> None:
     """Delete imported weights."""
     from nexusinr.models import weights

@@ -43,6 +43,7 @@ class EncodedScan:
         index = self.grid.affine.to_index(target.corners())
         shape = np.array(self.grid.shape)
         start = np.clip(np.floor(index.min(axis=0)).astype(int), 0, shape - 1)
+        start -= start % 2  # points midway between two voxels go to the even one, in any part
         stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, start + 1, shape)
         a, b, c = (slice(int(i), int(j)) for i, j in zip(start, stop, strict=True))
         part = Encoding(self.encoding.maps[:, a, b, c], self.encoding.conditions)
