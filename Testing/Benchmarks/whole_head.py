@@ -38,7 +38,7 @@ def main() -> None:
 def measure(folder: Path, model: str, device: str) -> dict[str, object]:
     """Makes the scans, runs the command, and reads what its report says."""
     grid = default_grid(1.0, SHAPE)
-    t1w, t2w = Phantom(seed=1).images(grid, ["T1w", "T2w"])
+    (t1w, t2w), _ = Phantom(seed=1).images(grid, ["T1w", "T2w"])
     for name, scan in (("t1w", block_average(t1w, 2, 2)), ("t2w", block_average(t2w, 1, 4))):
         write_volume(folder / f"{name}.nii.gz", scan.data, scan.affine)
     command = [Path(sys.executable).with_name("nexusinr"), "upsample", "--spacing", "1"]
