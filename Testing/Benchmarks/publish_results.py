@@ -1,8 +1,6 @@
-"""Writes measured figures where readers look for them: README's results and the model's card.
+"""Writes measured figures where readers look: README's results and the model's card.
 
-nexusinr evaluate "$NEXUSINR_DATA" --protocol brats --models nexus-inr --out results
-python Testing/Benchmarks/whole_head.py --device cpu > results/whole_head.json
-python Testing/Benchmarks/publish_results.py results --model nexus-inr
+COMMANDS has the commands that lead here; they are written beside the figures.
 """
 
 from __future__ import annotations
@@ -16,6 +14,14 @@ from nexusinr.evaluation.metrics import Similarity
 from nexusinr.evaluation.report import Score, markdown
 from nexusinr.models import weights
 
+COMMANDS = """\
+```
+nexusinr evaluate "$NEXUSINR_DATA" --protocol brats --models {model} --out results
+python Testing/Benchmarks/whole_head.py --device cpu > results/whole_head.json
+python Testing/Benchmarks/publish_results.py results --model {model}
+```
+"""
+
 README = Path(__file__).resolve().parents[2] / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -28,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     scores = read_scores(arguments.results / "scores.csv")
     head = json.loads((arguments.results / "whole_head.json").read_text(encoding="utf-8"))
-    publish_readme(scores, head)
+    publish_readme(scores, head, arguments.model)
     card = weights.find(arguments.model)
     details = {key: value for key, value in card.details.items() if key != "sha256"}
     details["evaluation"] = {"protocol": "brats", "scores": [as_dict(score) for score in scores]}
@@ -65,7 +71,7 @@ def as_dict(score: Score) -> dict[str, object]:
     return {**named, "psnr": value.psnr, "ssim": value.ssim, "lpips": value.lpips}
 
 
-def publish_readme(scores: list[Score], head: dict[str, object]) -> None:
+def publish_readme(scores: list[Score], head: dict[str, object], model: str) -> None:
     """Replaces what stands between the two marks."""
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
@@ -77,7 +83,9 @@ def publish_readme(scores: list[Score], head: dict[str, object]) -> None:
         f"{head['seconds']} s and at most {head['peak_memory_gb']} GB "
         f"({head['machine']}, {head['device']})."
     )
-    README.write_text(f"{before}{BEGIN}\n{table}\n{time}\n{END}{after}", encoding="utf-8")
+    commands = COMMANDS.format(model=model)
+    block = f"{BEGIN}\n{table}\n{time}\n\nMade by\n\n{commands}{END}"
+    README.write_text(f"{before}{block}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
