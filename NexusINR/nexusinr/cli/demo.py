@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nexusinr.volume import Volume
 
 #: Voxel size of the truth, mm.
-SPACING = 1.2
+SPACING = 1.5
 
 METHODS = ("trilinear", "cubic", "restored")
 

@@ -48,8 +48,8 @@ def choose(request: str = "auto") -> Device:
                 return _gpu(name, "a convolution and an interpolation ran on it")
             failures.append(f"{name} failed: {problem}")
         return _cpu("; ".join(failures) or "no GPU that torch can use was found")
-    kind, _, index = request.partition(":")
-    if kind not in ("cuda", "mps") or (index and not index.isdecimal()):
+    kind, colon, index = request.partition(":")
+    if kind not in ("cuda", "mps") or (colon and not index.isdecimal()):
         raise InputError(f"unknown device {request!r}: choose auto, cpu, cuda, cuda:N or mps")
     name = "cuda:0" if request == "cuda" else request
     problem = _probe(name)

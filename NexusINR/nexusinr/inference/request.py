@@ -87,7 +87,10 @@ def check_pair(scans: Scans) -> None:
         )
     if overlap < 0.6:
         scans.warnings.append(f"the two scans overlap by {overlap:.0%} only")
-    swapped = looks_swapped(t1w, t2w)
+    try:
+        swapped = looks_swapped(t1w, t2w)
+    except ValueError as error:
+        raise InputError(f"T1w and T2w: {error}") from error
     if swapped is not None:
         scans.warnings.append(swapped)
 

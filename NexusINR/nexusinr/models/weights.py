@@ -193,7 +193,7 @@ def import_weights(file: Path) -> Card:
             f"{file.name}: carries no model card; export it with this program's training"
         )
     name = str(card["name"])
-    if Path(name).name != name or name.startswith("."):
+    if Path(name).name != name or name.startswith(".") or not name:
         raise InputError(f"{file.name}: {name!r} cannot be the name of a model")
     if (BUNDLED / f"{name}.json").is_file():
         raise InputError(f"{file.name}: {name!r} is the name of a bundled model; rename yours")
