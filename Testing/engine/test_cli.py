@@ -183,7 +183,7 @@ def test_out_of_memory_is_status_3(tiny_model, thick_files, tmp_path):
         "import nexusinr.inference.pipeline\n"
         "from nexusinr.cli import main\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (size + 400_000_000,) * 2)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + 150_000_000,) * 2)\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     if not Path("/proc/self/statm").exists():
