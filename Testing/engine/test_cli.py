@@ -255,6 +255,40 @@ def test_signals_cancel_within_a_second(step, tiny_model, thick_files, large_fil
     assert list(tmp_path.iterdir()) == []
 
 
+BUSY = """
+import sys, time
+from nexusinr.cli.interrupt import until_done
+from nexusinr.inference.output import OutputFolder
+
+def work(cancelled):
+    with OutputFolder(sys.argv[1]) as folder:
+        folder.file("part").write_text("half a result")
+        print("busy", flush=True)
+        time.sleep(60)
+
+until_done(work)
+"""
+
+
+def test_work_that_does_not_listen_is_left(tmp_path):
+    """One long call into a library, in the middle of which a signal comes."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY, tmp_path / "deep" / "out"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    sent = time.monotonic()
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 3
+    assert process.returncode == 130
+    assert "Cancelled: cancelled: nothing was written" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nobody_reads_the_events(tiny_model, large_file, tmp_path):
     reader, writer = os.pipe()
     process = subprocess.Popen(

@@ -180,13 +180,17 @@ def test_a_region_outside_of_the_scan_is_refused(session, thick_pair):
 
 
 def test_beyond_a_scan_there_is_nothing(session, thick_pair):
-    far = Grid((20, 20, 20), Affine.from_parts((4, 4, 4), origin=(-38, -38, -38)))
-    result = upsample(t1w=thick_pair[0], like=far, session=session)
-    beyond = ~covered(thick_pair[0].grid, far)
+    """Where the head goes on beyond the scan's last slice, nothing is made up."""
+    whole = thick_pair[0]
+    grid = whole.grid.crop((0, 0, 4), (26, 30, 9))
+    scan = whole.replace(data=whole.data[:, :, 4:9], affine=grid.affine)
+    result = upsample(t1w=scan, like=whole.grid.with_spacing(2), session=session)
+    beyond = ~covered(scan.grid, result.grid)
     assert beyond.any()
     assert (result.t1w.data[beyond] == 0).all()
     assert (result.segmentation[beyond] == 0).all()
-    assert any("covers" in warning for warning in result.report["warnings"])
+    assert (result.segmentation[~beyond] > 0).any()
+    assert any("covers 42% of the output" in warning for warning in result.report["warnings"])
 
 
 # --- pieces -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -23,9 +24,11 @@ from nexusinr.training.patches import (
     PatchSource,
     Protocol,
     Side,
+    collate,
     crop,
     draw_protocol,
     slice_axis_last,
+    turns,
 )
 from nexusinr.volume import Volume
 
@@ -33,6 +36,7 @@ SHAPE = (44, 40, 42)
 SIZE = 12
 TURN = np.array([[0, -1, 0], [-1, 0, 0], [0, 0, 1.0]])
 AFFINE = Affine.from_parts((0.9, 0.9, 0.9), TURN, (20, -30, 5))
+FLIPS = [flip for n in range(4) for flip in itertools.combinations(range(3), n)]
 FINE = Protocol(axes=(2, 1), steps=(1, 1), thickness=(1, 1))
 BRATS = Protocol(axes=(2, 1), steps=(2, 4), thickness=(2, 4))
 
@@ -64,7 +68,8 @@ def subject(shift: tuple[float, float, float] = (0, 0, 0), **changes: object) ->
 
 
 def source(*subjects: Subject, seed: int = 0, size: int = SIZE, **options: object) -> PatchSource:
-    return PatchSource(TrainingData(list(subjects), []), size, seed, **options)
+    data = TrainingData(list(subjects), [])
+    return PatchSource(data, size, seed, **{"context": 0, **options})
 
 
 def example_of(seed: int, protocol: Protocol, made: Subject, size: int = SIZE) -> Example:
@@ -112,7 +117,7 @@ class TestPlaces:
     @staticmethod
     def displacement(first: Side, second: Side) -> np.ndarray:
         """How far, in voxels, the second truth's image lies from where the first truth has it."""
-        index = first.truth_grid.affine.to_index(places(second.truth_grid))
+        index = first.truth_grids[0].affine.to_index(places(second.truth_grids[0]))
         inside = ((index > 3) & (index < SIZE - 4)).all(-1)
         difference = read(first.truth[0], index, order=3) - second.truth[0].numpy()
         slopes = [read(torch.from_numpy(s), index) for s in np.gradient(first.truth[0].numpy())]
@@ -126,16 +131,16 @@ class TestPlaces:
     def test_a_moved_t2w_lattice_is_where_its_header_says(self, shift, seed):
         first, second = both(example_of(seed, FINE, subject(shift)))
         assert np.abs(self.displacement(first, second)).max() < 0.02
-        offset = second.truth_grid.affine.origin - first.truth_grid.affine.origin
+        offset = second.truth_grids[0].affine.origin - first.truth_grids[0].affine.origin
         assert np.abs(offset).max() <= 0.5 + 1e-6
-        ignored = dataclasses.replace(second, truth_grid=first.truth_grid)
+        ignored = dataclasses.replace(second, truth_grids=first.truth_grids)
         np.testing.assert_allclose(self.displacement(first, ignored), -offset, atol=0.1)
 
     def test_sub_voxel_offset_by_hand(self):
         """0.27 mm along patient x are 0.3 voxels against array axis 1, which runs towards -x."""
         for seed in range(8):
             first, second = both(example_of(seed, FINE, subject((0.27, 0, 0))))
-            offset = second.truth_grid.affine.origin - first.truth_grid.affine.origin
+            offset = second.truth_grids[0].affine.origin - first.truth_grids[0].affine.origin
             np.testing.assert_allclose(np.abs(offset), (0, 0.3, 0), atol=1e-6)
 
     @pytest.mark.parametrize("seed", range(4))
@@ -143,19 +148,19 @@ class TestPlaces:
         """Blocks of 2 along k and of 4 along j, averaged without our own acquisition model."""
         for modality, side in enumerate(both(example_of(seed, BRATS, subject((0.3, 0.2, 0))))):
             axis, factor = ((2, 2), (1, 4))[modality]
-            truth = Volume(side.truth[0].numpy(), side.truth_grid.affine)
+            truth = Volume(side.truth[0].numpy(), side.truth_grids[0].affine)
             low = block_average(truth, axis, factor)
             order = slice_axis_last(axis)
             np.testing.assert_allclose(side.scan[0, 0], low.data.transpose(order), atol=1e-5)
-            assert side.grid.same_as(low.grid.permuted(order), 1e-9)
-            assert side.scan.shape[2:] == side.grid.shape
+            assert side.grids[0].same_as(low.grid.permuted(order), 1e-9)
+            assert side.scan.shape[2:] == side.grids[0].shape
 
     @pytest.mark.parametrize("seed", range(4))
     def test_any_protocol_keeps_places(self, seed):
         """A smooth image looks the same, wherever and however it is scanned: to 0.1 voxels."""
         protocol = Protocol((0, 2), (2.3, 1.7), (2, 1.5), (1.2, 1), profile="gaussian")
         for side in both(example_of(seed, protocol, subject())):
-            index = side.truth_grid.affine.to_index(places(side.grid))
+            index = side.truth_grids[0].affine.to_index(places(side.grids[0]))
             inside = ((index >= 0) & (index <= SIZE - 1)).all(-1)
             low = side.scan[0, 0].numpy()
             expected = read(side.truth[0], index)
@@ -169,8 +174,8 @@ class TestPlaces:
         for modality in (T1W, T2W):
             assert torch.equal(plain[modality].scan, wrong[modality].scan)
             shift = np.array((0.4, -0.3, 0.2)) * modality
-            for name in ("grid", "truth_grid"):
-                here, there = (getattr(s[modality], name).affine for s in (plain, wrong))
+            for name in ("grids", "truth_grids"):
+                here, there = (getattr(s[modality], name)[0].affine for s in (plain, wrong))
                 np.testing.assert_allclose(there.matrix[:3, :3], here.matrix[:3, :3])
                 np.testing.assert_allclose(there.origin - here.origin, shift, atol=1e-9)
 
@@ -201,9 +206,9 @@ class TestPlaces:
 
     def test_the_target_is_grown_by_a_voxel_for_the_attention(self):
         side, _ = both(example_of(0, BRATS, subject()))
-        lattice_map = side.map_to(side.truth_grid)
+        lattice_map = side.map_to(side.truth_grids)
         assert lattice_map.target_shape == (SIZE + 2,) * 3
-        assert lattice_map.scans == [side.grid]
+        assert lattice_map.scans == side.grids
 
 
 class TestProtocols:
@@ -226,6 +231,9 @@ class TestProtocols:
                 assert max(0.7 * step, 1) - 1e-9 <= thick <= max(step, 1)
                 assert 1 <= plane <= min(1.5, step)
 
+    def test_thick_slices_keep_their_voxels_along_the_blurred_axis(self):
+        assert all(p.in_plane == (1, 1) for p in self.draw((0, 1), 0.0))
+
     @pytest.mark.parametrize("brats_share", [0.0, 1.0])
     def test_slices_never_lie_across_an_axis_that_is_blurred_already(self, brats_share):
         drawn = self.draw((0, 1), brats_share)
@@ -241,6 +249,66 @@ class TestProtocols:
         assert all(t2w for _, t2w in present)
 
 
+class TestBatches:
+    def test_what_is_drawn_shares_its_shapes(self):
+        made = source(subject(), subject((0.3, 0, 0), sharp=(0, 1)), brats_share=0.3)
+        for _ in range(10):
+            for side in made.draw(3).sides:
+                if side is not None:
+                    assert side.scan.shape[0] == side.truth.shape[0] == len(side.grids) == 3
+                    assert side.conditions.shape == (3, 6)
+                    assert side.map_to(side.truth_grids).is_separable
+
+    def test_a_batch_is_its_examples_side_by_side(self):
+        parts = [example_of(seed, BRATS, subject((0.3, 0.1, 0))) for seed in range(3)]
+        for whole, *sides in zip(both(collate(parts)), *map(both, parts), strict=True):
+            for n, side in enumerate(sides):
+                for name in ("scan", "conditions", "truth", "tissues"):
+                    assert torch.equal(getattr(whole, name)[n : n + 1], getattr(side, name))
+                assert whole.grids[n] == side.grids[0]
+                assert whole.truth_grids[n] == side.truth_grids[0]
+
+    def test_all_of_a_batch_have_the_same_scans(self):
+        whole = subject()
+        single = subject(images=(whole.images[0], None), grids=(whole.grids[0], None))
+        made = source(whole, single, brats_share=1.0)
+        found = {tuple(side is not None for side in made.draw(2).sides) for _ in range(20)}
+        assert {(True, True), (True, False)} <= found
+        with pytest.raises(ValueError, match="same scans"):
+            collate([example_of(0, BRATS, whole), example_of(0, BRATS, single)])
+
+    @given(st.permutations(range(3)), st.integers(0, 5))
+    def test_a_turned_patch_is_the_same_patch_turned(self, way, seed):
+        made, turn = subject((0.3, 0.2, -0.1)), tuple(way)
+        plain = both(source(seed=seed).from_subject(made, FINE, 0))
+        turned = both(source(seed=seed).from_subject(made, FINE, 0, turn))
+        offsets = [s[1].truth_grids[0].affine.origin - s[0].truth_grids[0].affine.origin
+                   for s in (plain, turned)]  # fmt: skip
+        np.testing.assert_allclose(np.abs(offsets[1]), np.abs(offsets[0][way]), atol=1e-9)
+        for one, other in zip(plain, turned, strict=True):
+            ways = [one.truth[0].permute(turn).flip(axes) for axes in FLIPS]
+            assert any(torch.equal(way, other.truth[0]) for way in ways)
+
+    @pytest.mark.parametrize("sharp", [(0, 1), (0, 2), (1, 2)])
+    def test_a_turn_puts_slices_across_sharp_axes(self, sharp):
+        ways = turns(BRATS, sharp)
+        assert len(ways) == 2
+        assert all({way[2], way[1]} == set(sharp) for way in ways)
+        assert len(turns(BRATS, (0, 1, 2))) == 6
+        assert turns(BRATS, (1,)) == []
+
+    def test_slices_around_what_is_restored_are_scanned(self):
+        """Half a slice of context: no point lies beyond the centre of the last slice."""
+        made = subject()
+        for side in both(source(made, size=16, context=2).from_subject(made, BRATS, remap=0)):
+            assert side.truth.shape == side.tissues.shape == (1, 12, 12, 12)
+            index = side.grids[0].affine.to_index(places(side.truth_grids[0]))
+            assert (index >= 0).all()
+            assert (index <= np.array(side.grids[0].shape) - 1).all()
+        bare = both(source(made, size=16).from_subject(made, BRATS, remap=0))[1]
+        assert torch.equal(side.truth, bare.truth[:, 2:-2, 2:-2, 2:-2])
+
+
 class TestSource:
     def test_the_same_seed_draws_the_same_examples(self):
         made = PatchSource(TrainingData([subject()], [labels()]), SIZE, 0, label_share=0.5)
@@ -254,7 +322,7 @@ class TestSource:
                 if one is not None and other is not None:
                     assert torch.equal(one.scan, other.scan)
                     assert torch.equal(one.truth, other.truth)
-                    assert one.grid == other.grid
+                    assert one.grids[0] == other.grids[0]
         different = made.draw()
         sides = [s for s in different.sides if s is not None]
         assert not any(
@@ -294,12 +362,12 @@ class TestSource:
         for _ in range(8):
             for side in made.draw().sides:
                 if side is not None:
-                    across = side.grid.affine.direction[:, 2]
+                    across = side.grids[0].affine.direction[:, 2]
                     assert np.abs(across).argmax() != 2
                     assert side.truth.shape == (1, SIZE, SIZE, SIZE)
 
     def test_label_maps_alone_are_enough(self):
-        made = PatchSource(TrainingData([], [labels()]), SIZE, 0, brats_share=1.0)
+        made = PatchSource(TrainingData([], [labels()]), SIZE, 0, brats_share=1.0, context=0)
         tissues = set()
         for _ in range(6):
             for side in made.draw().sides:
@@ -309,7 +377,7 @@ class TestSource:
         assert {0, CSF, GREY, WHITE} <= tissues
 
     def test_share_of_label_maps(self):
-        made = PatchSource(TrainingData([subject()], [labels()]), 4, 0, label_share=0.3)
+        made = PatchSource(TrainingData([subject()], [labels()]), 8, 0, label_share=0.3)
         known = []
         for _ in range(60):
             side = next(s for s in made.draw().sides if s is not None)

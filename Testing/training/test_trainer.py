@@ -267,7 +267,7 @@ class TestSteps:
 
     def test_learning_rate_rises_and_falls_along_a_cosine(self, folder, tmp_path):
         config = dataclasses.replace(
-            TINY, steps=110, warmup=10, learning_rate=1e-2, final_learning_rate=1e-4, patch=4
+            TINY, steps=110, warmup=10, learning_rate=1e-2, final_learning_rate=1e-4, patch=8
         )
         trainer = Trainer(config, folder, tmp_path)
         quarter = 1e-4 + (1e-2 - 1e-4) * (1 + math.cos(math.pi / 4)) / 2
@@ -326,7 +326,7 @@ class TestValidation:
         for example in trainer.validation:
             for side, factor in zip(example.sides, (2, 4), strict=True):
                 assert side.truth.shape == (1, 64, 64, 64)
-                np.testing.assert_allclose(side.grid.spacing, (1, 1, factor))
+                np.testing.assert_allclose(side.grids[0].spacing, (1, 1, factor))
         again = Trainer(config, folder, tmp_path).validation
         assert torch.equal(again[1].sides[1].scan, trainer.validation[1].sides[1].scan)
 
@@ -336,7 +336,7 @@ class TestValidation:
 
 class TestRun:
     def test_runs_to_the_end_and_no_further(self, folder, tmp_path):
-        config = dataclasses.replace(TINY, steps=2, patch=8, validate_every=1)
+        config = dataclasses.replace(TINY, steps=2, patch=12, validate_every=1)
         lines: list[str] = []
         trainer = Trainer(config, folder, tmp_path)
         trainer.validation = examples(folder, count=1)

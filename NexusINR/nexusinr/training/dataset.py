@@ -38,6 +38,16 @@ class Subject:
     tissues: Tensor | None
     sharp: tuple[int, ...]
 
+    @property
+    def contrasts(self) -> tuple[bool, bool]:
+        """Which of T1w and T2w a patch can have; a T2w scan of another spacing is left out."""
+        there = (self.images[0] is not None, self.images[1] is not None)
+        if all(there):
+            assert self.grids[0] is not None
+            assert self.grids[1] is not None
+            return True, np.allclose(self.grids[0].spacing, self.grids[1].spacing, atol=1e-3)
+        return there
+
 
 @dataclass
 class LabelMap:
@@ -46,6 +56,9 @@ class LabelMap:
     name: str
     labels: Tensor
     tissue_of: Tensor
+    #: Images made from it are sharp along every axis, and there are both.
+    sharp = (0, 1, 2)
+    contrasts = (True, True)
 
 
 @dataclass

@@ -1,10 +1,13 @@
 """Training examples: fine patches, and what thick-slice scanners would have made of them.
 
 Everything happens in a patient space of the patch's own, whose axes are those of the fine lattice.
+The patches of a batch share one protocol, and so their shapes: one convolution serves them all.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +24,18 @@ from nexusinr.training.synthesis import random_images, randomise_contrast
 
 #: Fine voxels around a patch that the slice profiles may reach into.
 MARGIN = 8
+
+#: By default half a slice of context: as there is everywhere but at the very end of a scan.
+CONTEXT = 2
+
+#: Label values from here on lie outside of the brain.
+FIRST_OUTSIDE_BRAIN = 25
+
+#: Of the patches of a label map, how many lie in the brain for sure; the rest anywhere in the head.
+BRAIN_SHARE = 0.7
+
+#: Which array axis becomes the first, the second and the third.
+Turn = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -50,34 +65,56 @@ class Protocol:
 
 @dataclass
 class Side:
-    """One scan of an example and its truth.
+    """The scans of one modality in a batch of B patches, and their truth.
 
     Attributes:
-        scan: the degraded image, (1, 1, i, j, k), slice axis last.
-        grid: its lattice, (i, j, k).
-        conditions: what the network is told of it, (1, 6).
-        truth: the fine image, (1, I, J, K).
-        truth_grid: its lattice, (I, J, K).
-        tissues: tissue values there, (1, I, J, K), UNKNOWN where not known.
+        scan: the degraded images, (B, 1, i, j, k), slice axis last.
+        grids: their lattices, (i, j, k), parallel to one another.
+        conditions: what the network is told of them, (B, 6).
+        truth: the fine images, (B, I, J, K).
+        truth_grids: their lattices, (I, J, K).
+        tissues: tissue values there, (B, I, J, K), UNKNOWN where not known.
     """
 
     scan: Tensor
-    grid: Grid
+    grids: list[Grid]
     conditions: Tensor
     truth: Tensor
-    truth_grid: Grid
+    truth_grids: list[Grid]
     tissues: Tensor
 
-    def map_to(self, target: Grid) -> LatticeMap:
-        """From this scan to a target lattice grown by one voxel, as decoding wants it."""
-        return LatticeMap([self.grid], [target.pad(1)])
+    def map_to(self, targets: Sequence[Grid]) -> LatticeMap:
+        """From these scans to target lattices grown by one voxel, as decoding wants it."""
+        return LatticeMap(self.grids, [target.pad(1) for target in targets])
 
 
 @dataclass
 class Example:
-    """A pair of scans; None where one is missing."""
+    """A batch of pairs of scans; None where all lack one."""
 
     sides: tuple[Side | None, Side | None]
+
+
+def collate(examples: Sequence[Example]) -> Example:
+    """Examples of one protocol and with the same scans present, as one batch."""
+    both = [_stack(sides) for sides in zip(*(e.sides for e in examples), strict=True)]
+    return Example((both[0], both[1]))
+
+
+def _stack(sides: Sequence[Side | None]) -> Side | None:
+    there = [side for side in sides if side is not None]
+    if not there:
+        return None
+    if len(there) < len(sides):
+        raise ValueError("a batch needs the same scans of every example")
+    return Side(
+        scan=torch.cat([side.scan for side in there]),
+        grids=[grid for side in there for grid in side.grids],
+        conditions=torch.cat([side.conditions for side in there]),
+        truth=torch.cat([side.truth for side in there]),
+        truth_grids=[grid for side in there for grid in side.truth_grids],
+        tissues=torch.cat([side.tissues for side in there]),
+    )
 
 
 def draw_protocol(rng: np.random.Generator, sharp: tuple[int, ...], brats_share: float) -> Protocol:
@@ -94,7 +131,8 @@ def draw_protocol(rng: np.random.Generator, sharp: tuple[int, ...], brats_share:
     steps[rng.random(2) < 0.1] = 1.0
     thickness = np.maximum(steps * (1 - rng.uniform(0, 0.3, 2) * (rng.random(2) < 0.5)), 1)
     in_plane = np.where(rng.random(2) < 0.35, rng.uniform(1, 1.5, 2), 1)
-    in_plane = np.minimum(in_plane, steps)
+    # Where slices were thick already there is no truth along them that could be restored.
+    in_plane = np.minimum(in_plane, steps) if len(sharp) == 3 else np.ones(2)
     shift = rng.normal(0, 0.4, 3) * (rng.random() < 0.3)
     alone = rng.random()
     return Protocol(
@@ -109,16 +147,23 @@ def draw_protocol(rng: np.random.Generator, sharp: tuple[int, ...], brats_share:
     )
 
 
+def turns(protocol: Protocol, sharp: tuple[int, ...]) -> list[Turn]:
+    """Every way to turn an image so that the protocol's slice axes were sharp ones before."""
+    ways = itertools.permutations((0, 1, 2), 3)
+    return [(i, j, k) for i, j, k in ways if all((i, j, k)[a] in sharp for a in protocol.axes)]
+
+
 class PatchSource:
     """Draws examples from training data.
 
     Args:
         data: subjects and label maps.
-        size: patch edge, fine voxels.
+        size: edge of what is scanned, fine voxels.
         seed: of all randomness.
         label_share: share of examples that are synthesised from label maps.
         brats_share: share of examples acquired as protocol `brats` does.
         weights: how often subjects are drawn, by the start of their name (1 where none fits).
+        context: fine voxels at each face of what is scanned that are not restored.
     """
 
     def __init__(
@@ -129,8 +174,9 @@ class PatchSource:
         label_share: float = 0.22,
         brats_share: float = 0.6,
         weights: dict[str, float] | None = None,
+        context: int = CONTEXT,
     ) -> None:
-        self.data, self.size = data, size
+        self.data, self.size, self.context = data, size, context
         self.label_share, self.brats_share = label_share, brats_share
         self.reseed((seed,))
         chances = [_chance(s.name, weights or {}) for s in data.subjects]
@@ -141,47 +187,76 @@ class PatchSource:
         self.rng = np.random.default_rng(seeds)
         self.generator = torch.Generator().manual_seed(int(self.rng.integers(2**62)))
 
-    def draw(self) -> Example:
-        """The next example."""
+    def draw(self, batch: int = 1) -> Example:
+        """The next batch of patches: one protocol, and the same scans present in all."""
+        first = self._pick()
+        protocol = draw_protocol(self.rng, first.sharp, self.brats_share)
+        examples = [self._example(first, protocol)]
+        while len(examples) < batch:
+            other = self._pick()
+            if other.contrasts == first.contrasts and turns(protocol, other.sharp):
+                examples.append(self._example(other, protocol))
+        return collate(examples)
+
+    def _pick(self) -> Subject | LabelMap:
         if self.data.label_maps and (
             not self.data.subjects or self.rng.random() < self.label_share
         ):
-            pick = self.data.label_maps[self.rng.integers(len(self.data.label_maps))]
-            return self._from_labels(pick)
-        subject = self.data.subjects[self.rng.choice(len(self.chances), p=self.chances)]
-        protocol = draw_protocol(self.rng, subject.sharp, self.brats_share)
-        return self.from_subject(subject, protocol)
+            return self.data.label_maps[self.rng.integers(len(self.data.label_maps))]
+        return self.data.subjects[self.rng.choice(len(self.chances), p=self.chances)]
 
-    def _from_labels(self, label_map: LabelMap) -> Example:
-        corner = self._corner((label_map.labels > 0) & (label_map.labels < 25))
-        labels = crop(label_map.labels, corner, self.size + 2 * MARGIN)
+    def _example(self, source: Subject | LabelMap, protocol: Protocol) -> Example:
+        """One patch, turned in any way that puts sharp axes across the protocol's slices."""
+        ways = turns(protocol, source.sharp)
+        turn = ways[self.rng.integers(len(ways))]
+        if isinstance(source, Subject):
+            return self.from_subject(source, protocol, turn=turn)
+        return self._from_labels(source, protocol, turn)
+
+    def _from_labels(self, label_map: LabelMap, protocol: Protocol, turn: Turn) -> Example:
+        head = label_map.labels > 0
+        brain = head & (label_map.labels < FIRST_OUTSIDE_BRAIN)
+        corner = self._corner(brain if self.rng.random() < BRAIN_SHARE else head)
+        labels = crop(label_map.labels, corner, self.size + 2 * MARGIN).permute(turn)
         t1w, t2w, tissues = random_images(labels, label_map.tissue_of, self.generator)
-        protocol = draw_protocol(self.rng, (0, 1, 2), self.brats_share)
         return self._acquire((t1w, t2w), np.zeros(3), tissues, protocol)
 
-    def from_subject(self, subject: Subject, protocol: Protocol, remap: float = 0.35) -> Example:
-        """A patch of a subject, its contrast remapped with that probability."""
+    def from_subject(
+        self,
+        subject: Subject,
+        protocol: Protocol,
+        remap: float = 0.35,
+        turn: Turn = (0, 1, 2),
+    ) -> Example:
+        """A patch of a subject, its contrast remapped with some probability.
+
+        Args:
+            subject: whose images are cut.
+            protocol: how they are scanned; its axes are those of the turned patch.
+            remap: the probability.
+            turn: which of the subject's array axes becomes the patch's first, second and third.
+        """
         first = 0 if subject.images[0] is not None else 1
-        lead = subject.images[first]
+        lead, other = subject.images[first], subject.images[1]
         assert lead is not None
         corner = self._corner(lead > 0.05)
         width = self.size + 2 * MARGIN
         images: list[Tensor | None] = [None, None]
-        images[first] = crop(lead, corner, width).float()
+        images[first] = crop(lead, corner, width).float().permute(turn)
         offset = np.zeros(3)
-        other, grids = subject.images[1], subject.grids
-        if first == 0 and other is not None:
+        if all(subject.contrasts):
+            grids = subject.grids
             assert grids[0] is not None
             assert grids[1] is not None
+            assert other is not None
             centre = corner + (width - 1) / 2
             there = grids[1].affine.to_index(grids[0].affine.apply(centre))
-            if np.allclose(grids[0].spacing, grids[1].spacing, atol=1e-3):
-                start = np.round(there - (width - 1) / 2).astype(int)
-                images[1] = crop(other, start, width).float()
-                offset = start + (width - 1) / 2 - there
+            start = np.round(there - (width - 1) / 2).astype(int)
+            images[1] = crop(other, start, width).float().permute(turn)
+            offset = (start + (width - 1) / 2 - there)[list(turn)]
         tissues = torch.full((width,) * 3, UNKNOWN, dtype=torch.uint8)
         if subject.tissues is not None:
-            tissues = crop(subject.tissues, corner, width)
+            tissues = crop(subject.tissues, corner, width).permute(turn)
         if self.rng.random() < remap:
             images = [i if i is None else randomise_contrast(i, self.generator) for i in images]
         return self._acquire((images[0], images[1]), offset, tissues, protocol)
@@ -250,16 +325,16 @@ class PatchSource:
         if modality == 1 and any(protocol.misalignment):  # the header is wrong by that much
             scan = Grid(scan.shape, scan.affine.transformed(_shift(protocol.misalignment)))
             fine = Grid(fine.shape, fine.affine.transformed(_shift(protocol.misalignment)))
-        inner = slice(MARGIN, -MARGIN)
+        inner = slice(MARGIN + self.context, -MARGIN - self.context)
         return Side(
             scan=low[None, None].contiguous(),
-            grid=scan,
+            grids=[scan],
             conditions=scan_conditions(
                 torch.tensor(scan.spacing * millimetres, dtype=torch.float32)[None],
                 torch.tensor(thickness * millimetres, dtype=torch.float32)[None],
             ),
             truth=image[None, inner, inner, inner],
-            truth_grid=fine,
+            truth_grids=[fine.pad(-self.context)],
             tissues=tissues[None, inner, inner, inner],
         )
 

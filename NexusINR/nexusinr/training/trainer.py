@@ -124,22 +124,19 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
-        for _ in range(self.config.batch):
-            terms = self.losses(self.source.draw())
-            loss = total(terms, self.config.losses) / self.config.batch
-            loss.backward()
-            for name, value in {**terms, "total": loss}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+        terms = self.losses(self.source.draw(self.config.batch))
+        terms["total"] = total(terms, self.config.losses)
+        terms["total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
             self._update_average()
         self.step += 1
-        return {**sums, "gradient_norm": float(norm)}
+        values = {name: float(value.detach()) for name, value in terms.items()}
+        return {**values, "gradient_norm": float(norm)}
 
     def losses(self, example: Example) -> dict[str, Tensor]:
-        """The loss terms of one example, both modalities."""
+        """The loss terms of one batch, both modalities."""
         terms: dict[str, Tensor] = {}
         for modality, decoded in decode_example(self.network, example, self.device).items():
             side = example.sides[modality]
@@ -217,7 +214,7 @@ class Trainer:
         examples = []
         for name in self.config.validation:
             subject = read_pair(folder / "pairs" / name)
-            source = PatchSource(TrainingData([subject], []), 64, seed=1)
+            source = PatchSource(TrainingData([subject], []), 64, seed=1, context=0)
             examples += [source.from_subject(subject, protocol, remap=0) for _ in range(2)]
         return examples
 
@@ -237,7 +234,7 @@ def decode_example(network: NexusINR, example: Example, device: torch.device) ->
     for modality, (side, own) in enumerate(zip(example.sides, encodings, strict=True)):
         if side is None or own is None:
             continue
-        target = side.truth_grid
+        target = side.truth_grids
         other, guide = example.sides[1 - modality], encodings[1 - modality]
         read = None
         if other is not None and guide is not None:
