@@ -10,21 +10,20 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Tissue:
-    """One class: value in label maps, name, display colour (RGB 0-255), SNOMED CT code."""
+    """One class: value in label maps, name, display colour (RGB 0-255)."""
 
     value: int
     name: str
     colour: tuple[int, int, int]
-    snomed: str
 
 
 #: Value 0 is everything that is not one of these (air, skull, scalp, dura).
 TISSUES: tuple[Tissue, ...] = (
-    Tissue(1, "cerebrospinal fluid", (70, 130, 230), "65216001"),
-    Tissue(2, "grey matter", (128, 174, 128), "389080008"),
-    Tissue(3, "white matter", (240, 230, 160), "389079005"),
-    Tissue(4, "deep grey matter", (200, 120, 170), "25991003"),
-    Tissue(5, "lesion", (216, 60, 60), "52988006"),
+    Tissue(1, "cerebrospinal fluid", (70, 130, 230)),
+    Tissue(2, "grey matter", (128, 174, 128)),
+    Tissue(3, "white matter", (240, 230, 160)),
+    Tissue(4, "deep grey matter", (200, 120, 170)),
+    Tissue(5, "lesion", (216, 60, 60)),
 )
 
 #: Number of classes of the segmentation, background included.

@@ -6,13 +6,16 @@ COMMANDS has the commands that lead here; they are written beside the figures.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
+from typing import Any
 
-from nexusinr.evaluation.metrics import Similarity
-from nexusinr.evaluation.report import Score, markdown
+from nexusinr.errors import InputError
+from nexusinr.evaluation.report import notes, section
+from nexusinr.evaluation.scores import BASELINES, BOTH, SCORES, Score, read_scores
 from nexusinr.models import weights
+
+PROTOCOL = "brats"
 
 COMMANDS = """\
 ```
@@ -32,36 +35,32 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--model", default="nexus-inr")
     arguments = parser.parse_args()
-    scores = read_scores(arguments.results / "scores.csv")
+    card = weights.find(arguments.model)
+    scores = measured(arguments.results / SCORES, card)
     head = json.loads((arguments.results / "whole_head.json").read_text(encoding="utf-8"))
     publish_readme(scores, head, arguments.model)
-    card = weights.find(arguments.model)
     details = {key: value for key, value in card.details.items() if key != "sha256"}
-    details["evaluation"] = {"protocol": "brats", "scores": [as_dict(score) for score in scores]}
+    details["evaluation"] = {"protocol": PROTOCOL, "scores": [as_dict(score) for score in scores]}
     details["whole_head"] = head
     weights.write_card(card.path, details)
 
 
-def read_scores(path: Path) -> list[Score]:
-    """The scores that `nexusinr evaluate` wrote."""
-    with path.open(newline="", encoding="utf-8") as lines:
-        return [
-            Score(
-                row["subject"],
-                row["modality"],
-                row["method"],
-                Similarity(float(row["psnr"]), float(row["ssim"]), as_number(row["lpips"])),
-            )
-            for row in csv.DictReader(lines)
-        ]
-
-
-def as_number(text: str) -> float | None:
-    """A number; None where the column says why there is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def measured(path: Path, card: weights.Card) -> list[Score]:
+    """The scores of the interpolations and of these weights. Raises InputError without any."""
+    scores = [
+        score
+        for score in read_scores(path)
+        if (score.trial.protocol, score.trial.given) == (PROTOCOL, BOTH)
+        and (
+            score.method in BASELINES
+            or (score.method == card.name and card.sha256.startswith(score.trial.weights))
+        )
+    ]
+    if not any(score.method == card.name for score in scores):
+        raise InputError(
+            f"{path}: has no scores of {card.name!r} as it is installed now; evaluate it again"
+        )
+    return scores
 
 
 def as_dict(score: Score) -> dict[str, object]:
@@ -71,20 +70,20 @@ def as_dict(score: Score) -> dict[str, object]:
     return {**named, "psnr": value.psnr, "ssim": value.ssim, "lpips": value.lpips}
 
 
-def publish_readme(scores: list[Score], head: dict[str, object], model: str) -> None:
+def publish_readme(scores: list[Score], head: dict[str, Any], model: str) -> None:
     """Replaces what stands between the two marks."""
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    table = markdown(scores, "brats").replace("\n## ", "\n#### ").partition("\n")[2]
-    size = " x ".join(str(n) for n in head["lattice"])  # type: ignore[attr-defined]
+    table = "\n".join([*section(scores), *notes(scores)]).replace("### ", "#### ")
+    size = " x ".join(str(n) for n in head["lattice"])
     time = (
         f"A whole head ({size} voxels of 1 mm, from slices of 2 mm and 4 mm) takes "
         f"{head['seconds']} s and at most {head['peak_memory_gb']} GB "
         f"({head['machine']}, {head['device']})."
     )
     commands = COMMANDS.format(model=model)
-    block = f"{BEGIN}\n{table}\n{time}\n\nMade by\n\n{commands}{END}"
+    block = f"{BEGIN}\n\n{table}\n\n{time}\n\nMade by\n\n{commands}{END}"
     README.write_text(f"{before}{block}{after}", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from nexusinr.evaluation.metrics import (
+    Reference,
     axis_nearest,
     dice,
     hd95,
@@ -122,6 +123,18 @@ def test_similarity_can_be_narrowed_and_refuses_what_does_not_fit():
         similarity(restored, reference, affine, np.zeros_like(within))
     with pytest.raises(ValueError, match="shape"):
         similarity(restored[1:], reference, affine)
+
+
+def test_a_reference_is_cut_to_its_head_without_changing_a_figure():
+    reference = np.zeros((40, 36, 30), np.float32)
+    reference[2:20, 12:30, 8:22] = 200 * smooth(0, (18, 18, 14)) + 100
+    restored = reference + 60 * smooth(1, reference.shape)
+    scale, mask = scale_and_mask(reference)
+    whole = ssim(to_unit(restored, scale), to_unit(reference, scale), mask)
+    found = Reference(reference, Affine.from_parts((1, 1, 1)))
+    assert found.compare(restored).ssim == pytest.approx(whole, abs=1e-6)
+    assert found.compare(restored).ssim == found.compare(restored).ssim < 0.99
+    assert np.array_equal(found.mask, mask)
 
 
 def test_lpips_is_left_out_without_its_weights(tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from nexusinr.errors import Cancelled, InputError
 from nexusinr.geometry import Affine, Grid
-from nexusinr.inference import tiles
+from nexusinr.inference import implicit, tiles
+from nexusinr.inference.engine import Restored
 from nexusinr.inference.pipeline import upsample
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.session import Session
@@ -201,12 +202,9 @@ def test_beyond_a_scan_there_is_nothing(session, thick_pair):
 def test_slabs_change_nothing(slab_voxels, session, thick_pair):
     for modality, scan in enumerate(thick_pair):
         prepared = session.prepare(scan)
-        whole = session._encode(modality, prepared, Progress())
-        before, session.slab_voxels = session.slab_voxels, slab_voxels
-        try:
-            pieces = session._encode(modality, prepared, Progress())
-        finally:
-            session.slab_voxels = before
+        encode = session.engine.encode
+        whole = encode(modality, prepared, scan.grid, Progress(), implicit.SLAB_VOXELS)
+        pieces = encode(modality, prepared, scan.grid, Progress(), slab_voxels)
         assert pieces.encoding.maps.shape == whole.encoding.maps.shape
         difference = (pieces.encoding.maps - whole.encoding.maps).abs().max()
         assert float(difference) < 1e-3 * float(whole.encoding.maps.abs().max())
@@ -219,12 +217,14 @@ def test_tiles_change_nothing(turned, session, thick_pair):
     if turned:
         target = Grid(target.shape, Affine.from_parts((2, 2, 2), TURN, TURN @ (-22, -25, -20)))
     prepared = {m: session.prepare(scan) for m, scan in enumerate(thick_pair)}
-    encoded = {m: session.encode(m, scan, Progress()) for m, scan in prepared.items()}
+    encoded = {m: session.encode(m, scan, target, Progress()) for m, scan in prepared.items()}
     inside = np.ones(target.shape, bool)
 
-    def decode(tile: int) -> tiles.Restored:
+    def decode(tile: int) -> Restored:
         start = {m: np.zeros(target.shape, np.float32) for m in prepared}
-        return tiles.decode(session.network, encoded, start, inside, target, Progress(), tile=tile)
+        return implicit.decode(
+            session.network, encoded, start, inside, target, Progress(), tile=tile
+        )
 
     one = decode(64)
     assert one.tissues is not None
@@ -252,20 +252,20 @@ def test_air_is_filled_but_not_computed(session, thick_pair):
     assert np.array_equal(restored.intensity[0][~head], plain[~head])
     assert (restored.tissues[~head] == 0).all()
     assert np.abs(restored.intensity[0] - plain)[head].max() > 1e-3
-    blocks = list(tiles.blocks(target.shape, tiles.TILE))
+    blocks = list(tiles.blocks(target.shape, implicit.TILE))
     assert sum(points) == sum(head[block].size for block in blocks if head[block].any())
 
 
 @torch.inference_mode()
 def test_blocks_without_head_are_left_out(session, thick_pair):
-    encoded = {0: session.encode(0, session.prepare(thick_pair[0]), Progress())}
     target = thick_pair[0].grid.with_spacing(2)
+    encoded = {0: session.encode(0, session.prepare(thick_pair[0]), target, Progress())}
     inside = np.zeros(target.shape, bool)
     inside[3, 4, 5] = True
     start = {0: np.full(target.shape, -7, np.float32)}
     told = []
     watch = Progress(lambda fraction, step, eta: told.append(fraction))
-    restored = tiles.decode(session.network, encoded, start, inside, target, watch, tile=8)
+    restored = implicit.decode(session.network, encoded, start, inside, target, watch, tile=8)
     assert (restored.intensity[0] == -7).sum() == target.voxels - 1
     assert len(told) <= 1
 

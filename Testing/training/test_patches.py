@@ -17,19 +17,11 @@ from nexusinr.acquisition import block_average
 from nexusinr.geometry import Affine, Grid
 from nexusinr.labels import CSF, GREY, WHITE
 from nexusinr.models.nexus_inr import T1W, T2W
+from nexusinr.training.crops import crop
 from nexusinr.training.dataset import LabelMap, Subject, TrainingData
 from nexusinr.training.losses import UNKNOWN
-from nexusinr.training.patches import (
-    Example,
-    PatchSource,
-    Protocol,
-    Side,
-    collate,
-    crop,
-    draw_protocol,
-    slice_axis_last,
-    turns,
-)
+from nexusinr.training.patches import Example, PatchSource, Side
+from nexusinr.training.protocols import BRATS, Protocol, draw_protocol, slice_axis_last, turns
 from nexusinr.volume import Volume
 
 SHAPE = (44, 40, 42)
@@ -38,7 +30,6 @@ TURN = np.array([[0, -1, 0], [-1, 0, 0], [0, 0, 1.0]])
 AFFINE = Affine.from_parts((0.9, 0.9, 0.9), TURN, (20, -30, 5))
 FLIPS = [flip for n in range(4) for flip in itertools.combinations(range(3), n)]
 FINE = Protocol(axes=(2, 1), steps=(1, 1), thickness=(1, 1))
-BRATS = Protocol(axes=(2, 1), steps=(2, 4), thickness=(2, 4))
 
 
 def wave(points: np.ndarray) -> np.ndarray:
@@ -260,13 +251,27 @@ class TestBatches:
                     assert side.map_to(side.truth_grids).is_separable
 
     def test_a_batch_is_its_examples_side_by_side(self):
-        parts = [example_of(seed, BRATS, subject((0.3, 0.1, 0))) for seed in range(3)]
-        for whole, *sides in zip(both(collate(parts)), *map(both, parts), strict=True):
-            for n, side in enumerate(sides):
+        """Every patch is cut, scanned and described as it would be alone."""
+        people = [subject((0.3, 0.1 * n, 0)) for n in range(3)]
+        made = source(*people)
+        cuts = [made.cut_turned(person, (0, 1, 2), remap=0) for person in people]
+        whole = both(made.acquired(made.fine(cuts), BRATS))
+        for n, cut in enumerate(cuts):
+            alone = both(made.acquired(made.fine([cut]), BRATS))
+            for one, side in zip(whole, alone, strict=True):
                 for name in ("scan", "conditions", "truth", "tissues"):
-                    assert torch.equal(getattr(whole, name)[n : n + 1], getattr(side, name))
-                assert whole.grids[n] == side.grids[0]
-                assert whole.truth_grids[n] == side.truth_grids[0]
+                    assert torch.equal(getattr(one, name)[n : n + 1], getattr(side, name)), name
+                assert one.grids[n].same_as(side.grids[0], 1e-9)
+                assert one.truth_grids[n].same_as(side.truth_grids[0], 1e-9)
+
+    def test_each_of_a_batch_has_a_contrast_and_noise_of_its_own(self):
+        person = subject()
+        made = source(person)
+        cut = dataclasses.replace(made.cut_turned(person, (0, 1, 2), 0), remap=True)
+        side, _ = both(made.acquired(made.fine([cut] * 2), dataclasses.replace(FINE, noise=0.1)))
+        assert not torch.allclose(side.truth[0], side.truth[1], atol=0.01)
+        noise = side.scan[:, 0].permute(0, 1, 2, 3) - side.truth
+        assert not torch.allclose(noise[0], noise[1], atol=0.01)
 
     def test_all_of_a_batch_have_the_same_scans(self):
         whole = subject()
@@ -274,8 +279,6 @@ class TestBatches:
         made = source(whole, single, brats_share=1.0)
         found = {tuple(side is not None for side in made.draw(2).sides) for _ in range(20)}
         assert {(True, True), (True, False)} <= found
-        with pytest.raises(ValueError, match="same scans"):
-            collate([example_of(0, BRATS, whole), example_of(0, BRATS, single)])
 
     @given(st.permutations(range(3)), st.integers(0, 5))
     def test_a_turned_patch_is_the_same_patch_turned(self, way, seed):
@@ -291,11 +294,11 @@ class TestBatches:
 
     @pytest.mark.parametrize("sharp", [(0, 1), (0, 2), (1, 2)])
     def test_a_turn_puts_slices_across_sharp_axes(self, sharp):
-        ways = turns(BRATS, sharp)
+        ways = turns(BRATS.axes, sharp)
         assert len(ways) == 2
         assert all({way[2], way[1]} == set(sharp) for way in ways)
-        assert len(turns(BRATS, (0, 1, 2))) == 6
-        assert turns(BRATS, (1,)) == []
+        assert len(turns(BRATS.axes, (0, 1, 2))) == 6
+        assert turns(BRATS.axes, (1,)) == []
 
     def test_slices_around_what_is_restored_are_scanned(self):
         """Half a slice of context: no point lies beyond the centre of the last slice."""

@@ -29,7 +29,13 @@ LABELS = head()
 
 
 def images(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    return random_images(LABELS, TISSUE_OF, torch.Generator().manual_seed(seed))
+    return drawn_from(LABELS, seed)
+
+
+def drawn_from(labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    (t1w, t2w), tissues = random_images(labels[None], TISSUE_OF[None], generator)
+    return t1w[0], t2w[0], tissues[0]
 
 
 def contrast(t1w: Tensor, t2w: Tensor, tissue: Tensor) -> tuple[float, float]:
@@ -105,15 +111,49 @@ class TestRandomImages:
     def test_without_white_matter_there_is_no_lesion(self):
         labels = torch.where(LABELS == WHITE_LABEL, 2, LABELS)
         for seed in SEEDS[:8]:
-            tissues = random_images(labels, TISSUE_OF, torch.Generator().manual_seed(seed))[2]
+            tissues = drawn_from(labels, seed)[2]
             assert (tissues != LESION).all()
 
     def test_a_map_of_air_stays_air(self):
         air = torch.zeros(8, 8, 8, dtype=torch.uint8)
-        t1w, t2w, tissues = random_images(air, TISSUE_OF, torch.Generator().manual_seed(0))
+        t1w, t2w, tissues = drawn_from(air, 0)
         assert not t1w.any()
         assert not t2w.any()
         assert not tissues.any()
+
+
+def remapped(image: Tensor, seed: int) -> Tensor:
+    return randomise_contrast(image[None], torch.Generator().manual_seed(seed))[0]
+
+
+class TestBatches:
+    def test_each_example_has_contrast_texture_and_lesions_of_its_own(self):
+        generator = torch.Generator().manual_seed(1)
+        batch = LABELS[None].expand(8, -1, -1, -1)
+        images, tissues = random_images(batch, TISSUE_OF.expand(8, -1), generator)
+        for image in images:
+            means = torch.stack([one[LABELS == WHITE_LABEL].mean() for one in image])
+            assert means.diff().abs().min() > 1e-3
+        lesions = (tissues == LESION).flatten(1).sum(dim=1)
+        assert (lesions == 0).any()
+        assert (lesions > 0).any()
+
+    def test_each_example_has_a_label_table_of_its_own(self):
+        tables = torch.stack((TISSUE_OF, torch.zeros_like(TISSUE_OF)))
+        batch = LABELS[None].expand(2, -1, -1, -1)
+        _, tissues = random_images(batch, tables, torch.Generator().manual_seed(0))
+        assert set(tissues[0].unique().tolist()) >= {CSF, GREY, WHITE}
+        assert not tissues[1].any()
+
+    def test_only_what_is_wanted(self):
+        generator = torch.Generator().manual_seed(0)
+        images, _ = random_images(LABELS[None], TISSUE_OF[None], generator, modalities=(1,))
+        assert len(images) == 1
+
+    def test_contrast_is_remapped_for_each(self):
+        image = TestRandomiseContrast.IMAGE.expand(6, -1)
+        found = randomise_contrast(image, torch.Generator().manual_seed(0))
+        assert (found[:, 100].sort().values.diff() > 1e-4).all()
 
 
 class TestRandomiseContrast:
@@ -122,7 +162,7 @@ class TestRandomiseContrast:
     def test_air_stays_air_and_order_is_kept_or_reversed(self):
         rising = 0
         for seed in range(40):
-            found = randomise_contrast(self.IMAGE, torch.Generator().manual_seed(seed))
+            found = remapped(self.IMAGE, seed)
             assert (found[:50] == 0).all()
             inside = found[50:].diff()
             assert (inside >= -1e-6).all() or (inside <= 1e-6).all()
@@ -132,10 +172,7 @@ class TestRandomiseContrast:
         assert 15 < rising < 33
 
     def test_the_same_generator_gives_the_same_image(self):
-        first, again, other = (
-            randomise_contrast(self.IMAGE, torch.Generator().manual_seed(seed))
-            for seed in (1, 1, 2)
-        )
+        first, again, other = (remapped(self.IMAGE, seed) for seed in (1, 1, 2))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,29 +11,69 @@ from typer import Argument, Option
 
 from nexusinr.cli import options
 from nexusinr.cli.interrupt import until_done
+from nexusinr.errors import InputError
 
 if TYPE_CHECKING:
-    from nexusinr.evaluation.protocol import Array, Restore
+    from nexusinr.evaluation.restorations import Array, Restore
+    from nexusinr.evaluation.segmenter import Segmenter
+    from nexusinr.evaluation.study import Study
     from nexusinr.geometry import Grid
+    from nexusinr.inference.session import Session
+    from nexusinr.models.weights import Card
     from nexusinr.volume import Volume
+
+#: Where a segmenter lies that was trained without naming a file for it.
+SEGMENTER = "segmenter.safetensors"
+
+TABLES = (1, 2, 3, 4, 5)
 
 
 def evaluate(
     pairs: Annotated[
-        Path, Argument(help="Folder with a folder a subject: T1w.nii.gz and T2w.nii.gz.")
+        Path,
+        Argument(help="Folder with a folder a subject: T1w.nii.gz and T2w.nii.gz, or as in BraTS."),
     ],
-    out: Annotated[Path, Option(metavar="DIR", help="For scores.csv, scores.md and pictures.")],
+    out: Annotated[
+        Path, Option(metavar="DIR", help="For tables and pictures; a run there is continued.")
+    ],
     protocol: Annotated[
-        str,
-        Option(metavar="NAME", help="brats, or through-plane-N or orthogonal-N with N = 3 to 7."),
-    ] = "brats",
+        list[str] | None,
+        Option(
+            metavar="NAME[,NAME...]",
+            help="brats (default), through-plane-N and orthogonal-N (N in mm), ratio-N and "
+            "in-plane-N (N times longer voxels), or all.",
+        ),
+    ] = None,
     models: Annotated[
         list[str] | None,
-        Option(metavar="NAME", help="Again for each model; default: nexus-inr alone."),
+        Option(
+            metavar="NAME[,NAME...]", help="Default: nexus-inr; all: every installed one; none."
+        ),
+    ] = None,
+    table: Annotated[
+        int | None,
+        Option(
+            metavar="1...5",
+            help="Make this table of the paper as well. Without --models it takes all installed "
+            "models (1, 5) or those named ablation-*, encoder-*, decoder-* (2, 3, 4).",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, Option(metavar="t1w|t2w", help="Give the models this scan alone.")
     ] = None,
     split: Annotated[
         str, Option(help="Subjects of this split count where a split.csv lies beside the pairs.")
     ] = "test",
+    subjects: Annotated[
+        str | None, Option(metavar="N|FILE", help="The first N, or those listed, one a line.")
+    ] = None,
+    segmenter: Annotated[
+        Path | None, Option(metavar="FILE", help=f"For table 5; default: DIR/{SEGMENTER}.")
+    ] = None,
+    train_segmenter: Annotated[
+        float | None,
+        Option(min=0.01, metavar="MINUTES", help="Train it first, on the training subjects."),
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
@@ -40,42 +81,139 @@ def evaluate(
 
     Trilinear and cubic B-spline interpolation are scored in the same run.
     """
-    names = models or [options.DEFAULT_MODEL]
+    if table not in (None, *TABLES):
+        raise InputError(f"there is no table {table}: give 1 to 5")
 
-    def work(cancelled: Callable[[], bool]) -> None:
+    def work(cancelled: Callable[[], bool]) -> str:
         with options.needs_extra("train"):
-            from nexusinr.evaluation import protocol as protocols
+            from nexusinr.evaluation import subjects as people
+            from nexusinr.evaluation.protocol import parse
+            from nexusinr.evaluation.study import Study
 
         options.use_threads(threads)
-        restore = _restorer(names, device, cancelled)
-        protocols.evaluate(pairs, protocol, names, out, restore, split)
+        cards = _cards(models, table)
+        study = Study(
+            people.subjects(pairs, split, subjects),
+            parse(protocol or ["brats"]),
+            {name: card.sha256[:12] for name, card in cards.items()},
+            _modality(only),
+        )
+        tissues = None
+        if table == 5:
+            file = segmenter or out / SEGMENTER
+            tissues = _segmenter(study, pairs, file, train_segmenter, device, cancelled)
+        return _run(study, out, _restorer(device, cancelled), tissues, cards, table)
 
-    until_done(work)
-    print((out / "scores.md").read_text(encoding="utf-8"))
+    message = f"cancelled: what was measured is in {out}, and the same command goes on from there"
+    print(until_done(work, message))
 
 
-def _restorer(names: list[str], device: str, cancelled: Callable[[], bool]) -> Restore:
-    """Runs the main job on a degraded pair, every model in one session."""
-    from nexusinr.errors import Cancelled
+def _run(
+    study: Study,
+    out: Path,
+    restore: Restore,
+    segmenter: Segmenter | None,
+    cards: dict[str, Card],
+    table: int | None,
+) -> str:
+    """The study, and what is printed of it: its table, or else its report."""
+    from nexusinr.evaluation import tables
+    from nexusinr.evaluation.study import REPORT, evaluate
+
+    scores, overlaps = evaluate(study, out, restore, segmenter, log=_say)
+    if table is None:
+        return (out / REPORT).read_text(encoding="utf-8")
+    printed = []
+    configs = {name: card.config for name, card in cards.items()}
+    for protocol in study.protocols:
+        if table == 5:
+            made = tables.of_overlaps([o for o in overlaps if o.trial.protocol == protocol.name])
+        else:
+            own = [score for score in scores if score.trial.protocol == protocol.name]
+            made = tables.of_scores(table, own, configs)
+        first = protocol == study.protocols[0]
+        made.write(out / (f"table{table}" if first else f"table{table}-{protocol.name}"))
+        printed.append(made.markdown())
+    return "\n".join(printed)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # a run takes long, and may be watched through a pipe
+
+
+def _cards(models: list[str] | None, table: int | None) -> dict[str, Card]:
+    """Cards of the models that are evaluated, by name. Raises InputError."""
+    from nexusinr.evaluation.tables import PREFIXES
+    from nexusinr.models import weights
+
+    named = [name.strip() for entry in models or [] for name in entry.split(",") if name.strip()]
+    if named == ["none"]:
+        return {}
+    if not named and table is None:
+        named = [options.DEFAULT_MODEL]
+    elif not named or named == ["all"]:
+        prefix = "" if table is None or named else PREFIXES[table]
+        named = [name for name in weights.available() if name.startswith(prefix)]
+        if not named:
+            raise InputError(
+                f"no installed model is named {prefix}*: name those of table {table} with --models"
+            )
+    return {name: weights.find(name) for name in named}
+
+
+def _modality(only: str | None) -> str | None:
+    if only is None:
+        return None
+    known = {"t1w": "T1w", "t2w": "T2w"}
+    if only.lower() not in known:
+        raise InputError(f"--only {only}: give t1w or t2w")
+    return known[only.lower()]
+
+
+def _segmenter(
+    study: Study,
+    folder: Path,
+    file: Path,
+    minutes: float | None,
+    device: str,
+    cancelled: Callable[[], bool],
+) -> Segmenter:
+    """A segmenter from its file, trained before where that is asked for."""
+    from nexusinr.evaluation import segmenter
+    from nexusinr.evaluation.subjects import others
+    from nexusinr.inference.device import choose
+
+    name = str(choose(device).torch)
+    if minutes is None:
+        return segmenter.load(file, name)
+    examples = segmenter.read_examples(others(folder, study.pairs))
+    trained = segmenter.train(examples, minutes, device=name, log=_say, cancelled=cancelled)
+    trained.save(file)
+    return trained
+
+
+def _restorer(device: str, cancelled: Callable[[], bool]) -> Restore:
+    """Runs the main job on a degraded pair; a model is loaded when it is first needed."""
     from nexusinr.inference.pipeline import upsample
     from nexusinr.inference.session import Session
 
-    sessions = {name: Session(name, device) for name in names}
+    @cache
+    def session(model: str) -> Session:
+        return Session(model, device)
 
-    def restore(t1w: Volume, t2w: Volume, grid: Grid, model: str) -> tuple[Array, Array]:
+    def restore(
+        t1w: Volume | None, t2w: Volume | None, grid: Grid, model: str
+    ) -> tuple[Array | None, Array | None]:
         result = upsample(
             t1w,
             t2w,
             like=grid,
-            session=sessions[model],
+            session=session(model),
             register="none",  # the headers of a degraded pair are right
             segmentation=False,
             cancelled=cancelled,
         )
-        assert result.t1w is not None
-        assert result.t2w is not None
-        return result.t1w.data, result.t2w.data
+        first, second = (None if scan is None else scan.data for scan in (result.t1w, result.t2w))
+        return first, second
 
-    if cancelled():
-        raise Cancelled("cancelled")
     return restore

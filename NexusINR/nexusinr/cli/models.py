@@ -42,18 +42,20 @@ def list_models() -> None:
 def verify(
     name: Annotated[str | None, Argument(help="One model; default: all.")] = None,
 ) -> None:
-    """Check the files of the weights against their SHA-256."""
-    from nexusinr.models import weights
+    """Check weights: the file's SHA-256, and the results of a small case on this machine."""
+    from nexusinr.models import check_case, weights
 
     cards = weights.available().values() if name is None else [weights.find(name)]
     problems = []
     for card in cards:
         try:
-            weights.verify(card)
+            network, _ = weights.load(card.name)  # checks the SHA-256
+            has_case = check_case.compare(card, network)
         except InputError as error:
             problems.append(str(error))
         else:
-            print(f"{card.name}: as it should be (SHA-256 {card.sha256})")
+            case = "check case repeated" if has_case else "no check case in its card"
+            print(f"{card.name}: as it should be (SHA-256 {card.sha256}; {case})")
     if problems:
         raise InputError("; ".join(problems))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from nexusinr.cli import options
-from nexusinr.cli.interrupt import until_done
 from nexusinr.errors import Cancelled, InputError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Run:
 def train(
     config: Annotated[
         Path,
-        Argument(help="A YAML file, or the name of one that ships: nexus-inr, nexus-inr-paper."),
+        Argument(help="A YAML file, or the name of one that ships, such as nexus-inr or iconet."),
     ],
     resume: Annotated[
         bool, Option("--resume", help="Go on where the run in its folder stopped.")
@@ -46,44 +48,46 @@ def train(
     minutes: Annotated[
         float, Option(min=0.0, metavar="M", help="Stop after so long; default: when it is done.")
     ] = math.inf,
+    pack: Annotated[
+        Path | None,
+        Option("--pack", metavar="FILE", help="Only write the training data as one file."),
+    ] = None,
 ) -> None:
     """Train a model.
 
-    The data folder is the key `data` of the file or the environment variable NEXUSINR_DATA. The
-    run's folder (key `out`) gets a checkpoint, TensorBoard events and, at the end, the weights,
-    to be used after `nexusinr models import`.
+    The training data is the key `data` of the file or the environment variable NEXUSINR_DATA: a
+    folder, or a file written with --pack. The run's folder (key `out`) gets a checkpoint,
+    TensorBoard events and, at the end, the weights, to be used after `nexusinr models import`.
+    Ctrl-C ends the step, saves and stops.
     """
-
-    def work(cancelled: Callable[[], bool]) -> Path:
-        with options.needs_extra("train"):
-            run = read_config(config)
+    with options.needs_extra("train"):
+        run = read_config(config)
+        if pack is not None:
+            _pack(run, pack)
+            return
+        with stop_on_signals() as stopped:
             trainer = _trainer(run, resume)
-
-            def log(line: str) -> None:
-                if cancelled():
-                    raise Cancelled(CANCELLED)
-                print(line, flush=True)
-
-            trainer.run(minutes, log)
-        return _export(run, trainer)
-
-    weights = until_done(work, CANCELLED)
-    print(f"{weights}: the weights after this run; add them with nexusinr models import")
+            cancelled = trainer.run(minutes, lambda line: print(line, flush=True), stopped)
+    if cancelled:
+        raise Cancelled(CANCELLED)
+    if trainer.fabric.is_global_zero:
+        weights = _export(run, trainer)
+        print(f"{weights}: the weights after this run; add them with nexusinr models import")
 
 
 def read_config(path: Path) -> Run:
     """A configuration file, checked. Raises InputError that names the file and the key."""
     import yaml
 
-    from nexusinr.training.trainer import TrainConfig
+    from nexusinr.training.config import TrainConfig, read_yaml
 
     file = path if path.exists() else _shipped(path)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = read_yaml(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path.name}: it cannot be read as YAML ({error})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path.name}: it holds no keys and values; see the one that ships")
+    except ValueError as error:
+        raise InputError(f"{path.name}: {error}") from error
     places = {key: values.pop(key) for key in PLACES if key in values}
     _check_numbers(path, values, TrainConfig())
     try:
@@ -92,16 +96,16 @@ def read_config(path: Path) -> Run:
         raise InputError(f"{path.name}: {str(error).partition('() ')[2] or error}") from error
     name = str(places.get("name", file.stem))
     out = Path(places.get("out", Path("runs") / name))
-    return Run(name, config, _data_folder(path, places), out, str(places.get("device", "auto")))
+    return Run(name, config, _data(path, places), out, str(places.get("device", "auto")))
 
 
 def _shipped(path: Path) -> Path:
-    import nexusinr.training
+    from nexusinr.training.config import SHIPPED
 
-    folder = Path(str(nexusinr.training.__file__)).parent / "configs"
-    if (folder / f"{path}.yaml").is_file():
-        return folder / f"{path}.yaml"
-    known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+    file = SHIPPED / f"{path}.yaml"
+    if file.is_file():
+        return file
+    known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
     raise InputError(f"{path}: no such file, and none of the configurations that ship ({known})")
 
 
@@ -114,13 +118,24 @@ def _check_numbers(path: Path, values: dict[str, Any], default: TrainConfig) -> 
             raise InputError(f"{path.name}: {field.name} is {value!r}, not {wanted}")
 
 
-def _data_folder(path: Path, places: dict[str, Any]) -> Path:
-    folder = places.get("data") or os.environ.get("NEXUSINR_DATA")
-    if not folder:
+def _data(path: Path, places: dict[str, Any]) -> Path:
+    data = places.get("data") or os.environ.get("NEXUSINR_DATA")
+    if not data:
         raise InputError(
             f"{path.name}: no training data: give the key data, or set NEXUSINR_DATA to the folder"
         )
-    return Path(folder)
+    return Path(data)
+
+
+def _pack(run: Run, file: Path) -> None:
+    from nexusinr.training.packing import pack
+
+    try:
+        pack(run.data, file)
+    except (OSError, ValueError) as error:
+        raise InputError(str(error)) from error
+    size = file.stat().st_size / 2**20
+    print(f"{file}: the training data, {size:.1f} MiB; name it with the key data")
 
 
 def _trainer(run: Run, resume: bool) -> Trainer:
@@ -130,11 +145,21 @@ def _trainer(run: Run, resume: bool) -> Trainer:
     checkpoint = run.out / "checkpoint.safetensors"
     if checkpoint.exists() and not resume:
         raise InputError(f"{checkpoint}: a run lies there already: give --resume or another out")
-    device = choose(run.device)
+    device = choose(_own_gpu(run.device))
     try:
         return Trainer(run.config, run.data, run.out, device.name)
     except (OSError, ValueError) as error:
         raise InputError(str(error)) from error
+
+
+def _own_gpu(request: str) -> str:
+    """The GPU of a process that torchrun started, so that not all of them open the first one."""
+    import torch
+
+    number = os.environ.get("LOCAL_RANK")
+    if number is not None and request in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{number}"
+    return request
 
 
 def _export(run: Run, trainer: Trainer) -> Path:
@@ -143,3 +168,30 @@ def _export(run: Run, trainer: Trainer) -> Path:
     from nexusinr.training.card import describe
 
     return weights.save(trainer.averaged(), run.out, describe(trainer, run.name))
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM has come; a second one ends the process as if unhandled.
+
+    A step and the checkpoint after it take longer than other commands may take to stop. Outside of
+    the main thread, where there are no signals, the answer is always no.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = {name: signal.getsignal(name) for name in names}
+
+    def heard(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for name in names:
+        signal.signal(name, heard)
+    try:
+        yield stop.is_set
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

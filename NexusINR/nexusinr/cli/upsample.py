@@ -73,7 +73,8 @@ def upsample(
     """Restore a T1w and a T2w scan, or one of them, on any lattice.
 
     Writes t1w_sr.nii.gz, t2w_sr.nii.gz, segmentation.nii.gz, report.json and comparison.png into
-    the folder of --out: all of them or, where something fails, none.
+    the folder of --out: all of them or, where something fails, none. A model that gives no
+    tissues writes no segmentation, and says so.
     """
     steps = None if spacing is None else parse_spacing(spacing)
 

@@ -1,190 +1,120 @@
-"""What an evaluation leaves behind: a CSV of all scores, a table of means, a picture a subject."""
+"""The report of a run: means of every method, and what one gains over the other."""
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import combinations
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from numpy.typing import NDArray
-
-from nexusinr.evaluation.metrics import (
-    Similarity,
-    axis_nearest,
-    mean_interval,
-    scale_and_mask,
-    to_unit,
+from nexusinr.evaluation import protocol as protocols
+from nexusinr.evaluation.paired import (
+    by_subject,
+    gains,
+    interval,
+    lpips,
+    methods_of,
+    modalities_of,
+    psnr,
+    ssim,
 )
-from nexusinr.geometry import Affine
-from nexusinr.intensity import Intensities
-from nexusinr.volume import Volume
+from nexusinr.evaluation.scores import BASELINES, NO_LPIPS, Score
 
-#: The method that all others are measured against.
-BASELINE = "trilinear"
-
-NO_LPIPS = "weights not on disk"
-
-#: Brightest error in the pictures: this share of the reference's scale.
-ERROR_RANGE = 0.2
-
-_COLUMNS = ("subject", "modality", "method", "psnr", "ssim", "lpips")
+#: Fewer subjects than this make an interval that promises too much.
+FEW = 5
 
 
-@dataclass(frozen=True)
-class Score:
-    """One method on one scan of one subject; modality is ``T1w`` or ``T2w``."""
-
-    subject: str
-    modality: str
-    method: str
-    value: Similarity
-
-    @property
-    def group(self) -> str:
-        """Subjects of one data set: the name up to its first digit (``ms26`` is of ``ms``)."""
-        return re.split(r"\d", self.subject, maxsplit=1)[0].rstrip("-_ ") or "numbered"
+def markdown(scores: Sequence[Score], left_out: Sequence[str] = (), title: str = "") -> str:
+    """A section a protocol: means with their 95 % bootstrap intervals, for all and by data set."""
+    lines = [f"# {title or 'Evaluation'}", ""]
+    for label in dict.fromkeys(score.trial.label for score in scores):
+        own = [score for score in scores if score.trial.label == label]
+        summary = protocols.find(own[0].trial.protocol).summary
+        lines += [f"## {label}: {summary}", "", *section(own)]
+    lines += notes(scores)
+    if left_out:
+        lines += ["", "Left out:", "", *(f"- {reason}" for reason in left_out)]
+    return "\n".join(lines) + "\n"
 
 
-def write_csv(scores: Iterable[Score], path: Path) -> None:
-    """One row a score: subject, modality, method, PSNR (dB), SSIM, LPIPS."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for score in scores:
-            v = score.value
-            lpips = NO_LPIPS if v.lpips is None else f"{v.lpips:.4f}"
-            numbers = (f"{v.psnr:.3f}", f"{v.ssim:.4f}", lpips)
-            writer.writerow((score.subject, score.modality, score.method, *numbers))
-
-
-def markdown(scores: Sequence[Score], title: str) -> str:
-    """Means with their 95 % bootstrap intervals, a table for all and one for each group."""
-    groups = list(dict.fromkeys(score.group for score in scores))
-    lines = [f"# {title}", ""]
+def section(scores: Sequence[Score]) -> list[str]:
+    """The tables of one protocol, as lines."""
+    groups = list(dict.fromkeys(score.trial.group for score in scores))
+    lines: list[str] = []
     if len(groups) > 1:
         lines += [*_table(scores, "all"), ""]
     for group in groups:
-        lines += [*_table([s for s in scores if s.group == group], group), ""]
-    lines.append(
-        "Mean [95 % bootstrap interval over subjects]. PSNR in dB and SSIM inside the head; "
-        f"gain: over {BASELINE}, subject by subject."
-    )
+        lines += [*_table([s for s in scores if s.trial.group == group], group), ""]
+    return lines + _between_models(scores)
+
+
+def notes(scores: Sequence[Score]) -> list[str]:
+    """How the figures are to be read, as lines."""
+    lines = [
+        "Mean [95 % bootstrap interval over subjects]. PSNR in dB and SSIM inside the head, where "
+        "the degraded scan reaches and along axes in which the reference is sharp; gains in dB, "
+        "subject by subject."
+    ]
+    if len({score.subject for score in scores}) < FEW:
+        lines.append(
+            f"Intervals of fewer than {FEW} subjects say how much these differ, not how much "
+            "others would."
+        )
     if any(score.value.lpips is None for score in scores):
         lines.append(f"LPIPS: {NO_LPIPS}.")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _table(scores: Sequence[Score], group: str) -> list[str]:
     count = len({score.subject for score in scores})
     lines = [
-        f"## {group} ({count} subject{'s' if count > 1 else ''})",
+        f"### {group} ({count} subject{'s' if count > 1 else ''})",
         "",
-        "| scan | method | PSNR | gain | SSIM | LPIPS |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| scan | method | PSNR | over trilinear | over cubic | SSIM | LPIPS |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for modality in dict.fromkeys(score.modality for score in scores):
+    for modality in modalities_of(scores):
         rows = [score for score in scores if score.modality == modality]
-        baseline = {s.subject: s.value.psnr for s in rows if s.method == BASELINE}
-        for method in dict.fromkeys(score.method for score in rows):
-            own = [score for score in rows if score.method == method]
-            gains = [s.value.psnr - baseline[s.subject] for s in own if s.subject in baseline]
+        for method in methods_of(rows):
+            over = [
+                "" if method == other else interval(gains(rows, method, other), 2, "+")
+                for other in BASELINES
+            ]
+            perceived = list(by_subject(rows, method, lpips).values())
             cells = [
                 modality,
                 method,
-                _mean(own, lambda v: v.psnr, 2),
-                "" if method == BASELINE or not gains else _interval(gains, 2, sign="+"),
-                _mean(own, lambda v: v.ssim, 4),
-                _mean(own, lambda v: v.lpips, 4),
+                interval(list(by_subject(rows, method, psnr).values()), 2),
+                *over,
+                interval(list(by_subject(rows, method, ssim).values()), 4),
+                interval(perceived, 4) or NO_LPIPS,
             ]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def _mean(scores: Sequence[Score], pick: Callable[[Similarity], float | None], digits: int) -> str:
-    numbers = [value for score in scores if (value := pick(score.value)) is not None]
-    return _interval(numbers, digits) if numbers else NO_LPIPS
-
-
-def _interval(values: Sequence[float], digits: int, sign: str = "") -> str:
-    mean, low, high = mean_interval(values)
-    if len(values) == 1:
-        return f"{mean:{sign}.{digits}f}"
-    return f"{mean:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-
-
-def picture(
-    subject: str,
-    references: Mapping[str, Volume],
-    degraded: Mapping[str, Volume],
-    restored: Mapping[str, Mapping[str, NDArray[np.float32]]],
-    path: Path,
-) -> None:
-    """A sagittal slice through the middle of the head, as PNG: scans, errors, profiles.
-
-    references, degraded: T1w and T2w volumes. restored: method to array, for each of them. The
-    errors of one picture share one colour scale. The profile runs across the thick slices.
-    """
-    columns = 1 + max(len(methods) for methods in restored.values())
-    figure = Figure(figsize=(3.0 * columns, 5.6 * len(references)), layout="constrained")
-    axes = figure.subplots(2 * len(references), columns, squeeze=False)
-    error: AxesImage | None = None
-    for row, (modality, reference) in enumerate(references.items()):
-        upper, lower = axes[2 * row], axes[2 * row + 1]
-        scale, mask = scale_and_mask(reference.data)
-        view = _Sagittal(reference.affine, mask)
-        truth = view.slice(to_unit(reference.data, scale))
-        line = view.profile_line(degraded[modality].affine, truth)
-        _show(upper[0], truth, view.aspect, f"{subject} {modality}: reference")
-        lower[0].plot(line(truth), color="black", label="reference")
-        for column, (method, data) in enumerate(restored[modality].items(), start=1):
-            image = view.slice(to_unit(data, scale))
-            _show(upper[column], image, view.aspect, method)
-            error = _show(lower[column], np.abs(image - truth), view.aspect, "", "inferno")
-            lower[0].plot(line(image), label=method, linewidth=0.8)
-        lower[0].legend(fontsize="x-small")
-        lower[0].set_title("profile across the slices", fontsize="small")
-        lower[0].set_xlabel("voxel", fontsize="small")
-    if error is not None:
-        figure.colorbar(error, ax=axes[1::2, 1:], label="error, share of the reference's scale")
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-
-
-class _Sagittal:
-    """The sagittal slice through the middle of a mask, superior up, anterior to the right."""
-
-    def __init__(self, affine: Affine, mask: NDArray[np.bool_]) -> None:
-        self.order = tuple(axis_nearest(affine, direction) for direction in "RAS")
-        self.flips = tuple(affine.orientation[axis] in "LPI" for axis in self.order)
-        across = np.flatnonzero(mask.any(axis=self.order[1:]))
-        self.index = int(across[len(across) // 2])
-        _, right, up = affine.spacing[list(self.order)]
-        self.aspect = float(up / right)
-
-    def slice(self, data: Intensities) -> Intensities:
-        plane = data.transpose(self.order)[self.index]
-        return plane[:: -1 if self.flips[1] else 1, :: -1 if self.flips[2] else 1].T
-
-    def profile_line(
-        self, thick: Affine, truth: Intensities
-    ) -> Callable[[Intensities], Intensities]:
-        """Reads the line across the thick slices along which the reference changes most."""
-        upwards = thick.spacing[axis_nearest(thick, "S")] >= thick.spacing[axis_nearest(thick, "A")]
-        along = 0 if upwards else 1
-        change = np.abs(np.diff(truth.astype(np.float64), axis=along)).sum(axis=along)
-        index = int(change.argmax())
-        return lambda image: np.take(image, index, axis=1 - along)
-
-
-def _show(
-    axes: Axes, image: Intensities, aspect: float, title: str, colours: str = "gray"
-) -> AxesImage:
-    top = 1.0 if colours == "gray" else ERROR_RANGE
-    axes.set_title(title, fontsize="small")
-    axes.set_axis_off()
-    return axes.imshow(image, cmap=colours, vmin=0, vmax=top, origin="lower", aspect=aspect)
+def _between_models(scores: Sequence[Score]) -> list[str]:
+    models = [method for method in methods_of(scores) if method not in BASELINES]
+    if len(models) < 2:
+        return []
+    lines = [
+        "### Between models, subject by subject",
+        "",
+        "| scan | first | second | PSNR, first less second | SSIM, first less second "
+        "| first better |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for modality in modalities_of(scores):
+        rows = [score for score in scores if score.modality == modality]
+        for first, second in combinations(models, 2):
+            found = gains(rows, first, second)
+            if not found:
+                continue
+            cells = [
+                modality,
+                first,
+                second,
+                interval(found, 2, "+"),
+                interval(gains(rows, first, second, ssim), 4, "+"),
+                f"{sum(g > 0 for g in found)} of {len(found)}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]

@@ -18,6 +18,7 @@ from nexusinr.inference import report
 from nexusinr.inference.comparison import draw_comparison
 from nexusinr.inference.measured import Kept, keep_measured
 from nexusinr.inference.output import OutputFolder
+from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Listener, Progress
 from nexusinr.inference.request import (
     Scans,
@@ -27,7 +28,7 @@ from nexusinr.inference.request import (
     read_scans,
     target,
 )
-from nexusinr.inference.session import PreparedScan, Session
+from nexusinr.inference.session import Session
 from nexusinr.models.nexus_inr import MODALITIES, T1W, T2W
 from nexusinr.registration import RigidResult
 from nexusinr.resample import covered
@@ -36,9 +37,6 @@ from nexusinr.volume import Volume, write_volume
 #: `auto` moves a scan only where its header is off by more than this, in mm on average: thick
 #: slices are not aligned better than that.
 AUTO_DISPLACEMENT = 1.0
-
-#: Of the whole run, for progress.
-ENCODING_SHARE = 0.37
 
 ALIGNMENTS = ("auto", "rigid", "none")
 
@@ -56,7 +54,8 @@ class Result:
     Attributes:
         t1w: restored T1w scan in the units of the input; None where none was given.
         t2w: likewise.
-        segmentation: tissue values (labels.TISSUES), uint8, (I, J, K); None where not wanted.
+        segmentation: tissue values (labels.TISSUES), uint8, (I, J, K); None where
+            not wanted or where the model gives none.
         grid: the lattice of all three.
         report: plain values, as in report.json.
         files: what was written, by name.
@@ -102,7 +101,7 @@ def upsample(
         register: ``auto`` moves the T2w scan where the headers clearly disagree, ``rigid``
             wherever mutual information gains, ``none`` never.
         consistency: 0 ... 1, how much of the residual against the acquired slices is taken away.
-        segmentation: whether tissues are wanted.
+        segmentation: whether tissues are wanted; not every model gives them.
         out: folder to write to; None: nothing is written.
         session: a model that is loaded already (then model and device are not looked at).
         max_memory: GB that may be used; None: what is free.
@@ -124,8 +123,9 @@ def upsample(
             check_memory(scans, lattice.work, session, max_memory)
         with watch.step("registering", 0.05):
             scans, alignment = _align(scans, register)
-        prepared = _encode(session, scans, watch)
-        with watch.step("decoding", 0.35):
+        prepared = _encode(session, scans, lattice.work, watch)
+        steps = session.engine.steps
+        with watch.step(steps.decoding, steps.decoding_share):
             restored = session.decode(prepared, lattice.work, watch, segmentation)
         with watch.step("keeping what was measured", 0.12):
             kept = {}
@@ -137,6 +137,10 @@ def upsample(
             result.report.update(
                 _report(result, scans, session, alignment, kept, consistency, watch)
             )
+            if segmentation and result.segmentation is None:
+                result.report["warnings"].append(
+                    f"the model {session.card.name} gives no tissues: there is no segmentation"
+                )
             if folder is not None:
                 result.files.update(_write(result, scans, folder, watch))
         watch.finish()
@@ -173,16 +177,19 @@ def _moved(found: RigidResult) -> str:
     )
 
 
-def _encode(session: Session, scans: Scans, watch: Progress) -> dict[int, PreparedScan]:
+def _encode(
+    session: Session, scans: Scans, lattice: Grid, watch: Progress
+) -> dict[int, PreparedScan]:
     prepared = {}
+    steps = session.engine.steps
     for modality, volume in scans.volumes.items():
         name = MODALITIES[modality]
-        with watch.step(f"encoding {name}", ENCODING_SHARE / len(scans.volumes)):
+        with watch.step(f"{steps.encoding} {name}", steps.encoding_share / len(scans.volumes)):
             try:
                 prepared[modality] = session.prepare(volume)
             except ValueError as error:
                 raise InputError(f"{name}: {error}") from error
-            session.encode(modality, prepared[modality], watch)
+            session.encode(modality, prepared[modality], lattice, watch)
     return prepared
 
 

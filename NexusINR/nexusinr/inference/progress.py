@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ class Progress:
         if self._listener is None or (not force and now - self._told < INTERVAL):
             return
         self._told = now
-        whole = min(self._step.start + self._step.share * fraction, 1.0)
+        whole = min(round(self._step.start + self._step.share * fraction, 9), 1.0)
         elapsed = now - self._begun
         remaining = elapsed * (1 - whole) / whole if whole > 0.02 else None
         self._listener(whole, self._step.name, remaining)
@@ -68,6 +69,13 @@ class Progress:
         """Raises Cancelled where the run shall stop."""
         if self._cancelled is not None and self._cancelled():
             raise Cancelled("cancelled: nothing was written")
+
+    def part(self, done: float, share: float) -> Progress:
+        """One whose whole is a share of the current step, of which a fraction is done already."""
+        child = copy.copy(self)
+        step = self._step
+        child._step = _Step(step.name, step.start + step.share * done, step.share * share)
+        return child
 
     def quiet(self) -> Progress:
         """One that tells nobody, but notices a request to stop as this one does."""

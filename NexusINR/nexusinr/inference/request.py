@@ -32,8 +32,8 @@ BASE_BYTES = 600_000_000
 #: consistency and copies of both scans in float32.
 TARGET_BYTES = 60
 
-#: Working space of one encoder pass per slab voxel and feature channel, in bytes.
-SLAB_BYTES = 4 * 9
+#: Step, in mm, in which a spacing that would fit is looked for.
+SPACING_STEP = 0.05
 
 #: Slices around a region that are restored with it: they share its voxels, and their influence
 #: fades from slice to slice (to below 1 % of the range of a scan after these).
@@ -215,10 +215,9 @@ class Estimate:
 
 def estimate(scans: Scans, grid: Grid, session: Session) -> Estimate:
     """Memory of a run, from the sizes alone."""
-    config = session.network.config
-    encoded = sum(v.grid.voxels for v in scans.volumes.values()) * session.channels * 4
-    slab = session.slab_voxels * SLAB_BYTES * config.features
-    return Estimate(grid.voxels, BASE_BYTES + encoded + slab + TARGET_BYTES * grid.voxels)
+    lattices = [volume.grid for volume in scans.volumes.values()]
+    model = session.engine.memory(lattices, grid, session.piece_voxels)
+    return Estimate(grid.voxels, BASE_BYTES + model + TARGET_BYTES * grid.voxels)
 
 
 def check_memory(scans: Scans, grid: Grid, session: Session, max_memory: float | None) -> Estimate:
@@ -234,16 +233,27 @@ def check_memory(scans: Scans, grid: Grid, session: Session, max_memory: float |
     free = psutil.virtual_memory().available if max_memory is None else max_memory * 1e9
     if needed.memory <= free:
         return needed
-    rest = free - (needed.memory - TARGET_BYTES * grid.voxels)
-    if rest <= 0:
+    fitting = _fitting_spacing(scans, grid, session, free)
+    if fitting is None:
         raise InputError(
             f"these scans need {needed.memory / 1e9:.1f} GB of memory and there are "
             f"{free / 1e9:.1f} GB: close other programs or use a larger machine"
         )
-    factor = (TARGET_BYTES * grid.voxels / rest) ** (1 / 3)
-    fitting = np.ceil(grid.spacing.max() * factor * 20) / 20
     sizes = " x ".join(map(str, grid.shape))
     raise InputError(
         f"a lattice of {sizes} voxels needs {needed.memory / 1e9:.1f} GB of memory and there are "
         f"{free / 1e9:.1f} GB: a spacing of {fitting:.2f} mm would fit"
     )
+
+
+def _fitting_spacing(scans: Scans, grid: Grid, session: Session, free: float) -> float | None:
+    """The finest isotropic spacing, mm, at which the same region would fit; None where none does.
+
+    Found by trying: a model that doubles its scans needs memory by leaps.
+    """
+    for spacing in np.arange(SPACING_STEP, SPACING_RANGE[1], SPACING_STEP):
+        if spacing < grid.spacing.min():
+            continue
+        if estimate(scans, grid.with_spacing(spacing), session).memory <= free:
+            return float(spacing)
+    return None

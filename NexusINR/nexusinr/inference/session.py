@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import nn
 
 from nexusinr.errors import OutOfMemory
 from nexusinr.geometry import Grid
-from nexusinr.inference import tiles
 from nexusinr.inference.device import Device, choose, cpu_instead
+from nexusinr.inference.engine import Engine, Restored
+from nexusinr.inference.implicit import Implicit
+from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
-from nexusinr.intensity import foreground, normalise
+from nexusinr.inference.staged import Staged
 from nexusinr.models import weights
-from nexusinr.models.nexus_inr import MODALITIES, NexusINR, scan_conditions
+from nexusinr.models.iconet import ICONet
+from nexusinr.models.nexus_inr import MODALITIES, NexusINR
 from nexusinr.resample import covered, interpolate
 from nexusinr.volume import Volume
 
@@ -26,38 +28,6 @@ T = TypeVar("T")
 
 #: Encoded scans that a session keeps: two pairs.
 KEEP = 4
-
-#: Voxels of air kept around the head when a scan is encoded.
-RIM = 4
-
-
-class PreparedScan:
-    """A scan as the network sees it: normalised, cropped to the head, slice axis last.
-
-    Attributes:
-        whole: the normalised scan before cropping, as a Volume.
-        image: what is encoded, (i, j, k) float32, about 0 ... 1.
-        grid: its lattice.
-        thickness: along its axes, mm.
-        normalisation: how to get back to the scan's units.
-        head: the foreground on the whole scan, as a Volume of 0 and 1.
-    """
-
-    def __init__(self, volume: Volume) -> None:
-        mask = foreground(volume.data)
-        data, self.normalisation = normalise(volume.data, mask)
-        self.whole = volume.replace(data=data)
-        self.head = volume.replace(data=mask.astype(np.float32))
-        where = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {a}))) for a in range(3)]
-        start = np.maximum([w[0] - RIM for w in where], 0)
-        stop = np.minimum([w[-1] + RIM + 1 for w in where], mask.shape)
-        axis = 2 if volume.slice_axis is None else volume.slice_axis
-        first, second = (a for a in range(3) if a != axis)
-        order = (first, second, axis)
-        part = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        self.image: NDArray[np.float32] = np.ascontiguousarray(data[part].transpose(order))
-        self.grid = volume.grid.crop(start, stop).permuted(order)
-        self.thickness = np.array(volume.thickness)[list(order)]
 
 
 class Session:
@@ -72,11 +42,16 @@ class Session:
 
     def __init__(self, model: str = "nexus-inr", device: str = "auto") -> None:
         network, self.card = weights.load(model)
-        self.network = cast("NexusINR", network)
+        self.engine = engine_for(network)
         self.notes: list[str] = []
-        self.slab_voxels = tiles.SLAB_VOXELS
-        self._encoded: OrderedDict[object, tiles.EncodedScan] = OrderedDict()
+        self.piece_voxels = self.engine.piece_voxels
+        self._encoded: OrderedDict[object, Any] = OrderedDict()
         self.move(choose(device))
+
+    @property
+    def network(self) -> nn.Module:
+        """The model itself."""
+        return self.engine.network
 
     def move(self, device: Device) -> None:
         """Takes the network to a device; encodings elsewhere are forgotten."""
@@ -85,40 +60,25 @@ class Session:
         self.network.to(device.torch, device.dtype)
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
-    @property
-    def channels(self) -> int:
-        """Length of an encoding at one voxel."""
-        c = self.network.config
-        guiding = 2 * c.attention_width if c.cross_attention else 0
-        return 1 + c.features * (1 + c.multi_modal_fusion) + guiding
-
     def prepare(self, volume: Volume) -> PreparedScan:
         """Normalises and crops a scan."""
         return PreparedScan(volume)
 
     @torch.inference_mode()
-    def encode(self, modality: int, scan: PreparedScan, progress: Progress) -> tiles.EncodedScan:
-        """A scan's encoding: from memory where the same scan was encoded before."""
+    def encode(self, modality: int, scan: PreparedScan, target: Grid, progress: Progress) -> Any:
+        """What the engine makes of a scan: from memory where it has been made before."""
         digest = hashlib.blake2b(scan.image.tobytes()).digest()
         key = (modality, digest, scan.grid, tuple(scan.thickness))
-        if key not in self._encoded:
+        known = self._encoded.get(key)
+        if known is None or not self.engine.serves(known, scan, target):
             self._encoded[key] = self._with_fallback(
-                lambda: self._encode(modality, scan, progress), f"encoding {MODALITIES[modality]}"
+                lambda: self.engine.encode(modality, scan, target, progress, self.piece_voxels),
+                f"{self.engine.steps.encoding} {MODALITIES[modality]}",
             )
             while len(self._encoded) > KEEP:
                 self._encoded.popitem(last=False)
         self._encoded.move_to_end(key)
         return self._encoded[key]
-
-    def _encode(self, modality: int, scan: PreparedScan, progress: Progress) -> tiles.EncodedScan:
-        image = torch.from_numpy(scan.image)[None, None].to(self.device.torch, self.device.dtype)
-        conditions = scan_conditions(
-            torch.tensor(scan.grid.spacing, dtype=torch.float32)[None],
-            torch.tensor(scan.thickness, dtype=torch.float32)[None],
-        ).to(image)
-        return tiles.encode(
-            self.network, image, conditions, modality, scan.grid, progress, self.slab_voxels
-        )
 
     @torch.inference_mode()
     def decode(
@@ -127,7 +87,8 @@ class Session:
         target: Grid,
         progress: Progress,
         with_tissues: bool = True,
-    ) -> tiles.Restored:
+        encoded_for: Grid | None = None,
+    ) -> Restored:
         """Restores every given scan on a target lattice, in normalised intensities.
 
         Args:
@@ -135,21 +96,23 @@ class Session:
             target: the lattice.
             progress: told of each block.
             with_tissues: whether the segmentation is wanted.
+            encoded_for: the lattice to encode for, where it is another one: a plane through what
+                was restored before.
         """
-        inside = np.zeros(target.shape, dtype=bool)
-        start = {}
+        lattice = target if encoded_for is None else encoded_for
+        start, inside = {}, {}
         for modality, scan in scans.items():
             start[modality] = interpolate(scan.whole, target)
-            inside |= (interpolate(scan.head, target) > 0) & covered(scan.whole.grid, target)
+            head = interpolate(scan.head, target) > 0
+            inside[modality] = head & covered(scan.whole.grid, target)
             progress.check()
 
-        def run() -> tiles.Restored:
-            encoded = {m: self.encode(m, scan, progress.quiet()) for m, scan in scans.items()}
-            return tiles.decode(
-                self.network, encoded, start, inside, target, progress, with_tissues
-            )
+        def run() -> Restored:
+            quiet = progress.quiet()
+            encoded = {m: self.encode(m, scan, lattice, quiet) for m, scan in scans.items()}
+            return self.engine.decode(encoded, start, inside, target, progress, with_tissues)
 
-        return self._with_fallback(run, "decoding")
+        return self._with_fallback(run, self.engine.steps.decoding)
 
     def _with_fallback(self, work: Callable[[], T], what: str) -> T:
         """Runs; out of memory is answered by smaller pieces, then by the CPU, and said."""
@@ -164,16 +127,24 @@ class Session:
                 self._shrink(what, error)
 
     def _shrink(self, what: str, error: BaseException) -> None:
-        if self.slab_voxels > tiles.SLAB_VOXELS // 8:
-            self.slab_voxels //= 2
+        if self.piece_voxels > self.engine.piece_voxels // 8:
+            self.piece_voxels //= 2
             self.notes.append(f"out of memory while {what}: going on in smaller pieces")
         elif self.device.name != "cpu":
             self.notes.append(
                 f"out of memory on {self.device.name} while {what}: going on on the CPU"
             )
-            self.slab_voxels = tiles.SLAB_VOXELS
+            self.piece_voxels = self.engine.piece_voxels
             self.move(cpu_instead(f"{self.device.name} has too little memory"))
         else:
             raise OutOfMemory(
                 f"out of memory while {what}, in the smallest pieces too: choose a coarser spacing"
             ) from error
+
+
+def engine_for(network: nn.Module) -> Engine[Any]:
+    """What puts a network to work."""
+    if isinstance(network, ICONet):
+        return Staged(network)
+    assert isinstance(network, NexusINR)
+    return Implicit(network)

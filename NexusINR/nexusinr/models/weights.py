@@ -6,6 +6,7 @@ their own (``NEXUSINR_HOME``, default ``~/.local/share/nexusinr``). Nothing is e
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -23,6 +24,9 @@ BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 
 #: What a card must say, and a weights file's own header when it is imported.
 REQUIRED = ("name", "architecture", "config", "version")
+
+#: What else the header carries: the case by which the weights are checked (models.check_case).
+CHECK_CASE = "check_case"
 
 
 @dataclass(frozen=True)
@@ -135,14 +139,19 @@ def load(name: str) -> tuple[nn.Module, Card]:
 
 def build(architecture: str, config: dict[str, Any]) -> nn.Module:
     """An untrained network. Raises InputError for an architecture that does not exist."""
+    from nexusinr.models.iconet import ICONet, ICONetConfig
     from nexusinr.models.nexus_inr import NexusINR, NexusINRConfig
 
-    if architecture != "NexusINR":
-        raise InputError(f"unknown architecture {architecture!r}: this version knows NexusINR")
     try:
-        return NexusINR(NexusINRConfig(**config))
+        if architecture == "NexusINR":
+            return NexusINR(NexusINRConfig(**config))
+        if architecture == "ICONet":
+            return ICONet(ICONetConfig(**config))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the model's configuration does not fit this version: {error}") from None
+    raise InputError(
+        f"unknown architecture {architecture!r}: this version knows NexusINR and ICONet"
+    )
 
 
 def save(network: nn.Module, folder: Path, card: dict[str, Any]) -> Path:
@@ -151,13 +160,17 @@ def save(network: nn.Module, folder: Path, card: dict[str, Any]) -> Path:
     Args:
         network: the trained network.
         folder: where to; the file names follow the card's name.
-        card: at least REQUIRED; ``sha256`` is added.
+        card: at least REQUIRED; ``sha256`` and the check case are added.
     """
     from safetensors.torch import save_file
 
+    from nexusinr.models import check_case
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{card['name']}.safetensors"
-    header = {"card": json.dumps({key: card[key] for key in REQUIRED})}
+    # Of the weights as they will be read: rounded.
+    card = {**card, CHECK_CASE: check_case.compute(copy.deepcopy(network).half())}
+    header = {"card": json.dumps({key: card[key] for key in (*REQUIRED, CHECK_CASE)})}
     tensors = {key: value.half().contiguous() for key, value in network.state_dict().items()}
     save_file(tensors, path, header)
     write_card(path, card)

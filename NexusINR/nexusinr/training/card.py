@@ -18,9 +18,14 @@ INTENDED_USE = (
 LIMITS = (
     "Detail between thick slices is inferred and can be wrong, above all in small or rare lesions. "
     "The isotropic real pairs it was trained on are infants, whose white and grey matter have "
-    "inverted contrast; adult through-plane detail was learned from synthesis alone. Segmentation "
-    "was learned from label maps and infants and is not validated."
+    "inverted contrast; adult through-plane detail was learned from synthesis alone."
 )
+
+#: What else is to be known of each model.
+LIMITS_OF = {
+    "NexusINR": "Segmentation was learned from label maps and infants and is not validated.",
+    "ICONet": "Each scan is restored by itself, in steps of 2; there is no segmentation.",
+}
 
 
 def describe(trainer: Trainer, name: str) -> dict[str, Any]:
@@ -29,12 +34,12 @@ def describe(trainer: Trainer, name: str) -> dict[str, Any]:
     data = trainer.source.data
     return {
         "name": name,
-        "architecture": type(trainer.network).__name__,
+        "architecture": config.architecture,
         "config": config.model.to_dict(),
         "version": f"{trainer.step} steps",
         "licence": "Apache-2.0",
         "intended_use": INTENDED_USE,
-        "limits": LIMITS,
+        "limits": f"{LIMITS} {LIMITS_OF[config.architecture]}",
         "training": {
             "subjects": [subject.name for subject in data.subjects],
             "label_maps": [label_map.name for label_map in data.label_maps],
@@ -44,17 +49,18 @@ def describe(trainer: Trainer, name: str) -> dict[str, Any]:
             },
             "steps": trainer.step,
             "started_from": config.start or None,
-            "batch": config.batch,
+            "batch": config.batch * config.accumulate * trainer.fabric.world_size,
             "patch": config.patch,
             "hours": round(trainer.seconds / 3600, 2),
-            "hardware": hardware(trainer.device),
+            "hardware": hardware(trainer),
             "torch": torch.__version__,
         },
     }
 
 
-def hardware(device: torch.device) -> str:
+def hardware(trainer: Trainer) -> str:
     """The machine, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    count = trainer.fabric.world_size
+    if trainer.device.type == "cuda":
+        return f"{count} x {torch.cuda.get_device_name(trainer.device)}"
     return f"{os.cpu_count()} CPU cores, {platform.machine()}"

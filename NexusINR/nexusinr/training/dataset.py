@@ -1,27 +1,31 @@
-"""Training subjects: reading a data folder, and keeping it ready in memory.
-
-The folder has the layout that the README describes: ``pairs/<subject>/{T1w,T2w,seg}.nii.gz``,
-``singles/<name>_{T1w,T2w}.nii.gz``, ``labels/labels_*.nii.gz`` with ``labels.csv``, and
-``split.csv`` (subject, split). A subject that is not marked ``train`` is never read.
-"""
+"""What training draws from: fine images of people and label maps, ready in memory."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from nibabel import Nifti1Image
 from torch import Tensor
 
-from nexusinr.geometry import Affine, Grid
-from nexusinr.labels import from_freesurfer
-from nexusinr.training.losses import UNKNOWN
+from nexusinr.geometry import Grid
 
-#: Spacings that differ by more than this factor mark thick slices: no truth along that axis.
-SHARP_RATIO = 1.5
+#: Intensities (0 ... 1) above this belong to the head: patches are taken around them.
+HEAD = 0.05
+
+#: Label values from here on lie outside of the brain.
+FIRST_OUTSIDE_BRAIN = 25
+
+#: Axes that differ by more than this (a direction cosine, about 3 degrees) are not parallel.
+PARALLEL = 0.05
+
+#: Patches are taken around every second voxel: it is enough, and an eighth of the memory.
+STRIDE = 2
+
+Turn = tuple[int, int, int]
 
 
 @dataclass
@@ -40,13 +44,28 @@ class Subject:
 
     @property
     def contrasts(self) -> tuple[bool, bool]:
-        """Which of T1w and T2w a patch can have; a T2w scan of another spacing is left out."""
-        there = (self.images[0] is not None, self.images[1] is not None)
-        if all(there):
-            assert self.grids[0] is not None
-            assert self.grids[1] is not None
-            return True, np.allclose(self.grids[0].spacing, self.grids[1].spacing, atol=1e-3)
-        return there
+        """Which of T1w and T2w a patch can have.
+
+        A T2w scan of another spacing or direction than the T1w scan is left out.
+        """
+        first, second = self.grids
+        if first is None or second is None:
+            return first is not None, second is not None
+        spacing = np.allclose(first.spacing, second.spacing, atol=1e-3)
+        turned = np.abs(first.affine.direction - second.affine.direction).max()
+        return True, bool(spacing and turned < PARALLEL)
+
+    @property
+    def lead(self) -> Tensor:
+        """The image that patches are placed by: the first there is."""
+        image = self.images[0] if self.images[0] is not None else self.images[1]
+        assert image is not None
+        return image
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Voxels inside the head, (N, 3) int16: where patches are taken from."""
+        return _places(self.lead > HEAD)
 
 
 @dataclass
@@ -60,6 +79,17 @@ class LabelMap:
     sharp = (0, 1, 2)
     contrasts = (True, True)
 
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Voxels inside the head, (N, 3) int16."""
+        return _places(self.labels > 0)
+
+    @cached_property
+    def brain_places(self) -> np.ndarray:
+        """Voxels inside the brain, (N, 3) int16; those of the head where there is no brain."""
+        brain = (self.labels > 0) & (self.labels < FIRST_OUTSIDE_BRAIN)
+        return _places(brain) if brain.any() else self.places
+
 
 @dataclass
 class TrainingData:
@@ -68,85 +98,78 @@ class TrainingData:
     subjects: list[Subject]
     label_maps: list[LabelMap]
 
+    def named(self, people: Iterable[str]) -> list[Subject]:
+        """The subjects of some people, all sessions of each.
 
-def load(folder: Path, leave_out: tuple[str, ...] = ()) -> TrainingData:
-    """Reads the training part of a data folder.
+        Raises ValueError for a name that no training subject has.
+        """
+        found = []
+        for person in people:
+            own = [s for s in self.subjects if belongs(s.name, person)]
+            if not own:
+                raise ValueError(f"{person!r} is not marked train and cannot validate")
+            found += own
+        return found
+
+    def without(self, people: Iterable[str]) -> TrainingData:
+        """The same without some people. Raises ValueError where nothing is left, and as `named`."""
+        people = tuple(people)
+        self.named(people)
+        rest = [s for s in self.subjects if not any(belongs(s.name, p) for p in people)]
+        if not rest and not self.label_maps:
+            raise ValueError("nothing to train on: all subjects are kept for validation")
+        return TrainingData(rest, self.label_maps)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the images, label maps and tissues take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
+
+    def to(self, device: torch.device) -> TrainingData:
+        """The same with all voxels on a device."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        subjects = []
+        for s in self.subjects:
+            t1w, t2w = map(moved, s.images)
+            subjects.append(replace(s, images=(t1w, t2w), tissues=moved(s.tissues)))
+        maps = [
+            LabelMap(m.name, m.labels.to(device), m.tissue_of.to(device)) for m in self.label_maps
+        ]
+        return TrainingData(subjects, maps)
+
+    def _tensors(self) -> Iterable[Tensor]:
+        for subject in self.subjects:
+            yield from (t for t in (*subject.images, subject.tissues) if t is not None)
+        yield from (label_map.labels for label_map in self.label_maps)
+
+
+def belongs(name: str, person: str) -> bool:
+    """Whether a subject's name is that of a person, or of one of their sessions."""
+    return name == person or name.startswith(f"{person}_ses-")
+
+
+def load(data: Path, leave_out: tuple[str, ...] = ()) -> TrainingData:
+    """Reads the training part of a folder (see training.layouts) or of a packed file.
 
     Args:
-        folder: see the module's docstring.
+        data: a folder, or a file that training.packing wrote.
         leave_out: training subjects that are kept for validation.
 
-    Raises ValueError where the folder has no split.csv or nothing to train on, and where a subject
-    to be left out is not marked ``train``.
+    Raises ValueError where there is nothing to train on, where the layout is none that is known,
+    and where a subject to be left out is not there to train on.
     """
-    split_file = folder / "split.csv"
-    if not split_file.is_file():
-        raise ValueError(f"{folder}: no split.csv that says who trains and who tests")
-    with split_file.open(newline="") as lines:
-        names = [row["subject"] for row in csv.DictReader(lines) if row["split"] == "train"]
-    strangers = sorted(set(leave_out) - set(names))
-    if strangers:
-        raise ValueError(f"{folder}: {strangers[0]!r} is not marked train and cannot validate")
-    subjects = [read_pair(folder / "pairs" / name) for name in names if name not in leave_out]
-    subjects += [_read_single(path) for path in sorted((folder / "singles").glob("*.nii.gz"))]
-    maps = _read_labels(folder / "labels")
-    if not subjects and not maps:
-        raise ValueError(f"{folder}: nothing to train on")
-    return TrainingData(subjects, maps)
+    from nexusinr.training.layouts import read
+    from nexusinr.training.packing import load as unpack
+
+    whole = unpack(data) if data.is_file() else read(data)
+    return whole.without(leave_out)
 
 
-def read_pair(folder: Path) -> Subject:
-    """One subject's T1w and T2w with their tissues where there are any."""
-    images, grids = zip(*(_read_image(folder / f"{m}.nii.gz") for m in ("T1w", "T2w")), strict=True)
-    tissues = None
-    if (folder / "seg.nii.gz").is_file():
-        labels = np.asarray(Nifti1Image.from_filename(folder / "seg.nii.gz").dataobj)
-        if labels.max() > 1:  # a single-valued mask is a lesion mask, no tissue map
-            tissues = _tissues(labels, images[0].numpy())
-    sharp = _sharp_axes(folder.name, grids[0])
-    return Subject(folder.name, images, grids, tissues, sharp)
-
-
-def _read_single(path: Path) -> Subject:
-    image, grid = _read_image(path)
-    sharp = _sharp_axes(path.name, grid)
-    if "_T1w" in path.name:
-        return Subject(path.name, (image, None), (grid, None), None, sharp)
-    return Subject(path.name, (None, image), (None, grid), None, sharp)
-
-
-def _read_image(path: Path) -> tuple[Tensor, Grid]:
-    image = Nifti1Image.from_filename(path)
-    data = np.asarray(image.dataobj, dtype=np.float32)
-    scale = np.percentile(data[data > 0], 99.9)
-    grid = Grid(data.shape, Affine(image.affine))
-    return torch.from_numpy(np.clip(data / scale, 0, 1.5).astype(np.float16)), grid
-
-
-def _tissues(labels: np.ndarray, image: np.ndarray) -> Tensor:
-    tissues = from_freesurfer(labels)
-    tissues[(tissues == 0) & (image > 0)] = UNKNOWN  # inside the brain, but not labelled
-    return torch.from_numpy(tissues)
-
-
-def _sharp_axes(name: str, grid: Grid) -> tuple[int, ...]:
-    finest = grid.spacing.min()
-    sharp = tuple(a for a in range(3) if grid.spacing[a] < SHARP_RATIO * finest)
-    # Resampled by their authors from 3 mm slices onto 1 mm: sharp in-plane alone.
-    return (0, 1) if name.startswith("ms") else sharp
-
-
-def _read_labels(folder: Path) -> list[LabelMap]:
-    if not (folder / "labels.csv").is_file():
-        return []
-    with (folder / "labels.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    tissue_of = np.zeros(max(int(row["id"]) for row in rows) + 1, dtype=np.uint8)
-    for row in rows:
-        first = int(row["freesurfer_ids"].split(";")[0])
-        tissue_of[int(row["id"])] = from_freesurfer(np.array([first]))[0]
-    maps = []
-    for path in sorted(folder.glob("labels_*.nii.gz")):
-        labels = np.asarray(Nifti1Image.from_filename(path).dataobj).astype(np.uint8)
-        maps.append(LabelMap(path.name, torch.from_numpy(labels), torch.from_numpy(tissue_of)))
-    return maps
+def _places(mask: Tensor) -> np.ndarray:
+    """Every second voxel of a mask, or every one where those are none."""
+    coarse = mask[::STRIDE, ::STRIDE, ::STRIDE].nonzero() * STRIDE
+    found = coarse if len(coarse) else mask.nonzero()
+    return found.cpu().numpy().astype(np.int16)

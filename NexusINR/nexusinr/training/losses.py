@@ -31,6 +31,20 @@ class LossWeights:
     segmentation: float = 5e-3
 
 
+@dataclass(frozen=True)
+class StageWeights:
+    """Weights of ICONet's losses: the last image counts most, T2w more than T1w.
+
+    `clean` is for the reconstruction branch of every stage, `between` for the super-resolution
+    branch of every stage but the last, `t1w` and `t2w` for that of the last one.
+    """
+
+    t1w: float = 1.0
+    t2w: float = 1.5
+    between: float = 0.5
+    clean: float = 0.5
+
+
 def restoration(predicted: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
     """L_SR of eq. 26: mean absolute error over the points, optionally weighted."""
     error = (predicted - truth).abs()
@@ -98,6 +112,6 @@ def modality_losses(
     return terms
 
 
-def total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
+def total(terms: dict[str, Tensor], weights: LossWeights | StageWeights) -> Tensor:
     """Eq. 26: the weighted sum."""
     return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()

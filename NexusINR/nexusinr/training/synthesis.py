@@ -1,16 +1,19 @@
 """Images of both contrasts from label maps: random or typical intensities, texture, lesions, bias.
 
-Works on one cropped label map on any device. Contrast is drawn anew for every patch, so that a
-network learns anatomy and not one scanner.
+Works on a batch of cropped label maps, on any device, without waiting for it. Contrast is drawn
+anew for every patch, so that a network learns anatomy and not one scanner.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from nexusinr.labels import CSF, DEEP_GREY, GREY, LESION, WHITE
+from nexusinr.training.filters import blur, each, normal, uniform
 
 #: Typical adult intensities (T1w, T2w) of 0 ... 1 by tissue; everything else is drawn freely.
 TYPICAL = {
@@ -21,108 +24,111 @@ TYPICAL = {
     LESION: (0.50, 0.80),
 }
 
+#: At most so many lesions in one patch.
+LESIONS = 4
+
 
 def random_images(
-    labels: Tensor, tissue_of: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One T1w-like and one T2w-like image, 0 ... 1, from one label map.
+    labels: Tensor,
+    tissue_of: Tensor,
+    generator: torch.Generator,
+    modalities: Sequence[int] = (0, 1),
+) -> tuple[list[Tensor], Tensor]:
+    """T1w-like and T2w-like images, 0 ... 1, of label maps, each with a contrast of its own.
 
     Args:
-        labels: label map, (I, J, K) integer; 0 is air.
-        tissue_of: tissue value (labels.TISSUES) of each label, (number of labels,).
-        generator: where all randomness comes from; its device is where the work is done.
+        labels: label maps, (B, I, J, K) integer; 0 is air.
+        tissue_of: tissue value (labels.TISSUES) of each label, (B, number of labels).
+        generator: where all randomness comes from, on the device of the labels.
+        modalities: which are wanted, 0 the T1w and 1 the T2w image.
 
     Returns:
-        T1w, T2w (I, J, K) float32 and the tissue map (I, J, K) uint8, lesions included.
+        The wanted images, (B, I, J, K) float32 each, and the tissues (B, I, J, K) uint8, lesions
+        included.
     """
-    device = labels.device
-    tissues = tissue_of[labels.long()]
+    batch = len(labels)
+    index = labels.long().flatten(1)
+    tissues = tissue_of.gather(1, index).reshape(labels.shape)
     lesions = _random_lesions(tissues, generator)
     tissues = torch.where(lesions, torch.full_like(tissues, LESION), tissues)
+    plausible = uniform(generator, batch, 0, 1) < 0.6
     images = []
-    plausible = _uniform(generator, 0, 1) < 0.6
-    for modality in range(2):
-        means = torch.rand(len(tissue_of), generator=generator, device=device)
-        lesion = _uniform(generator, 0, 1)
-        if plausible:
-            for tissue, typical in TYPICAL.items():
-                value = typical[modality] + 0.08 * _normal(generator)
-                means = torch.where(tissue_of == tissue, value, means)
-                lesion = value if tissue == LESION else lesion
-        spread = torch.rand(len(tissue_of), generator=generator, device=device) * 0.06
-        index = labels.long()
-        noise = torch.randn(labels.shape, generator=generator, device=device)
-        texture = _blur(noise, _uniform(generator, 0.6, 1.5)) * 2
-        image = means[index] + spread[index] * texture
-        image = torch.where(lesions, lesion + 0.03 * texture, image)
-        image = _blur(image, _uniform(generator, 0.4, 0.8))
-        image = image * (labels > 0) * _bias(labels.shape, generator)
-        images.append(image.clamp(0, 1.2))
-    return images[0], images[1], tissues.to(torch.uint8)
+    for modality in modalities:
+        means, lesion = _intensities(tissue_of, plausible, modality, generator)
+        spread = 0.06 * torch.rand(means.shape, generator=generator, device=means.device)
+        grain = blur(normal(generator, labels.shape), uniform(generator, batch, 0.6, 1.5)) * 2
+        image = means.gather(1, index) + spread.gather(1, index) * grain.flatten(1)
+        image = torch.where(lesions, each(lesion) + 0.03 * grain, image.reshape(labels.shape))
+        image = blur(image, uniform(generator, batch, 0.4, 0.8))
+        images.append((image * (labels > 0) * _bias(labels.shape, generator)).clamp(0, 1.2))
+    return images, tissues.to(torch.uint8)
 
 
-def randomise_contrast(image: Tensor, generator: torch.Generator) -> Tensor:
-    """A monotone or inverted remapping of a real image (0 ... 1); air (exactly 0) stays air."""
-    air = image <= 0
-    image = image.clamp(0, 1.5)
-    if _uniform(generator, 0, 1) < 0.4:
-        image = 1 - image.clamp(max=1)
-    gamma = 2 ** _uniform(generator, -0.7, 0.7)
-    mixed = image.clamp(min=0) ** gamma
-    low = _uniform(generator, 0, 0.25)
-    return torch.where(air, torch.zeros_like(image), low + (1 - low) * mixed)
+def randomise_contrast(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Real images (B, ...), 0 ... 1, each remapped or inverted monotonically; air (0) stays air."""
+    shape = (len(images), *[1] * (images.dim() - 1))
+
+    def drawn(low: float, high: float) -> Tensor:
+        return uniform(generator, len(images), low, high).reshape(shape)
+
+    remapped = images.clamp(0, 1.5)
+    remapped = torch.where(drawn(0, 1) < 0.4, 1 - remapped.clamp(max=1), remapped)
+    remapped = remapped ** (2 ** drawn(-0.7, 0.7))
+    low = drawn(0, 0.25)
+    return torch.where(images <= 0, torch.zeros_like(images), low + (1 - low) * remapped)
+
+
+def _intensities(
+    tissue_of: Tensor, plausible: Tensor, modality: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The intensity of each label, (B, labels), and of lesions, (B,)."""
+    means = torch.rand(tissue_of.shape, generator=generator, device=tissue_of.device)
+    lesion = uniform(generator, len(means), 0, 1)
+    for tissue, typical in TYPICAL.items():
+        value = typical[modality] + 0.08 * normal(generator, lesion.shape)
+        known = plausible[:, None] & (tissue_of == tissue)
+        means = torch.where(known, value[:, None], means)
+        if tissue == LESION:
+            lesion = torch.where(plausible, value, lesion)
+    return means, lesion
 
 
 def _random_lesions(tissues: Tensor, generator: torch.Generator) -> Tensor:
-    """A few blobs of 2-30 voxels' diameter, in white matter, as a mask (I, J, K)."""
+    """In half of the examples a few blobs of 2-18 voxels' diameter, in white matter: a mask."""
+    batch, *sizes = tissues.shape
+    white = (tissues == WHITE).flatten(1)
+    chances = torch.rand(white.shape, generator=generator, device=white.device) * white
+    chance, place = chances.topk(min(LESIONS, white.shape[1]), dim=1)
+    count = uniform(generator, batch, 1, LESIONS + 1).floor()
+    count = count * (uniform(generator, batch, 0, 1) < 0.5)
+    wobble = blur(normal(generator, tissues.shape), torch.full_like(count, 2.0))
+    wobble = wobble / each(wobble.flatten(1).std(dim=1)).clamp(min=1e-6)
+    reach = (1 + 0.25 * wobble).clamp(min=0)
     mask = torch.zeros(tissues.shape, dtype=torch.bool, device=tissues.device)
-    if _uniform(generator, 0, 1) < 0.5:
-        return mask
-    places = (tissues == WHITE).nonzero()
-    if not len(places):
-        return mask
-    wobble = _blur(torch.randn(tissues.shape, generator=generator, device=tissues.device), 2.0)
-    wobble = wobble / wobble.std().clamp(min=1e-6)
-    steps = [torch.arange(n, device=tissues.device) for n in tissues.shape]
-    for _ in range(int(_uniform(generator, 1, 5))):
-        pick = int(_uniform(generator, 0, len(places)))
-        radius = 2 ** _uniform(generator, 0, 3.2)
-        stretch = [2 ** _uniform(generator, -0.5, 0.5) for _ in range(3)]
-        distance = sum(
-            ((steps[a] - places[pick, a]) / stretch[a])
-            .square()
-            .reshape([-1 if b == a else 1 for b in range(3)])
-            for a in range(3)
-        )
-        mask |= torch.as_tensor(distance).sqrt() < radius * (1 + 0.25 * wobble)
-    inside = (tissues == WHITE) | (tissues == DEEP_GREY) | (tissues == GREY)
-    return mask & inside
+    for n in range(place.shape[1]):
+        there = (chance[:, n] > 0) & (count > n)
+        radius = 2 ** uniform(generator, batch, 0, 3.2) * there
+        distance = _squared_distance(place[:, n], sizes, generator)
+        mask |= distance < (each(radius) * reach).square()
+    return mask & ((tissues == WHITE) | (tissues == DEEP_GREY) | (tissues == GREY))
+
+
+def _squared_distance(place: Tensor, sizes: list[int], generator: torch.Generator) -> Tensor:
+    """From places (B,), flat indices, in units of randomly stretched voxels, (B, I, J, K)."""
+    rest, total = place, torch.zeros((), device=place.device)
+    for axis in (2, 1, 0):
+        rest, centre = rest // sizes[axis], rest % sizes[axis]
+        stretch = 2 ** uniform(generator, len(place), -0.5, 0.5)
+        steps = torch.arange(sizes[axis], device=place.device)
+        shape = [len(place), 1, 1, 1]
+        shape[1 + axis] = sizes[axis]
+        along = (steps - centre[:, None]) / stretch[:, None]
+        total = total + along.square().reshape(shape)
+    return total
 
 
 def _bias(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    coarse = torch.randn((1, 1, 3, 3, 3), generator=generator, device=generator.device) * 0.1
-    field = functional.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=True)
-    return field[0, 0].exp()
-
-
-def _blur(x: Tensor, sigma: float) -> Tensor:
-    radius = max(int(3 * sigma + 0.5), 1)
-    taps = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (taps / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    x = x[None, None]
-    for axis in range(3):
-        shape = [1, 1, 1, 1, 1]
-        shape[2 + axis] = -1
-        padding = [0, 0, 0]
-        padding[axis] = radius
-        x = functional.conv3d(x, kernel.reshape(shape), padding=tuple(padding))
-    return x[0, 0]
-
-
-def _uniform(generator: torch.Generator, low: float, high: float) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator, device=generator.device))
-
-
-def _normal(generator: torch.Generator) -> float:
-    return float(torch.randn((), generator=generator, device=generator.device))
+    coarse = normal(generator, (shape[0], 1, 3, 3, 3)) * 0.1
+    size = tuple(shape[1:])
+    field = functional.interpolate(coarse, size=size, mode="trilinear", align_corners=True)
+    return field[:, 0].exp()

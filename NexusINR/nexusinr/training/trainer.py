@@ -1,192 +1,248 @@
-"""The trainer of Nexus-INR: one readable loop, checkpoints, moving average, validation PSNR."""
+"""The trainer of both models: one readable loop, checkpoints, moving average, validation PSNR."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from nexusinr.models import weights
-from nexusinr.models.nexus_inr import Decoded, NexusINR, NexusINRConfig
 from nexusinr.training import checkpoint
-from nexusinr.training.dataset import TrainingData, load, read_pair
-from nexusinr.training.losses import LossWeights, modality_losses, total
-from nexusinr.training.patches import Example, PatchSource, Protocol
+from nexusinr.training.config import TrainConfig, difference
+from nexusinr.training.crops import CropSource
+from nexusinr.training.dataset import load
+from nexusinr.training.hardware import make_fabric, place
+from nexusinr.training.logbook import EVERY, Logbook
+from nexusinr.training.losses import total
+from nexusinr.training.task import Restored, Task, task_class
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What a training run needs to know; see configs/*.yaml for the ones that ship."""
-
-    model: NexusINRConfig = field(default_factory=NexusINRConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
-    steps: int = 5000
-    batch: int = 1
-    patch: int = 32
-    learning_rate: float = 2e-3
-    final_learning_rate: float = 2e-5
-    warmup: int = 100
-    clip: float = 1.0
-    average_decay: float = 0.998
-    label_share: float = 0.22
-    brats_share: float = 0.6
-    subject_weights: dict[str, float] = field(default_factory=dict)
-    validation: tuple[str, ...] = ()
-    validate_every: int = 250
-    seed: int = 0
-    #: Name of weights to begin with instead of random ones; they must be of the same sizes.
-    start: str = ""
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """From plain values, e.g. of a YAML file; TypeError for a key that does not exist."""
-        values = dict(values)
-        if "model" in values:
-            values["model"] = NexusINRConfig(**values["model"])
-        if "losses" in values:
-            values["losses"] = LossWeights(**values["losses"])
-        if "validation" in values:
-            values["validation"] = tuple(values["validation"])
-        return cls(**values)
+__all__ = ["TrainConfig", "Trainer"]
 
 
 class Trainer:
-    """Trains Nexus-INR in a folder: checkpoint.safetensors and TensorBoard events.
+    """Trains a model in a folder: checkpoint.safetensors and TensorBoard events.
+
+    A checkpoint found there is resumed; `notes` says what of the configuration changed since.
+    In a process that torchrun started, it is one of several that train together.
 
     Args:
         config: the run.
-        data: training data folder (see training.dataset).
-        out: the run's folder; a checkpoint found there is resumed.
+        data: training data, a folder or a packed file (see training.dataset).
+        out: the run's folder.
         device: torch device.
+
+    Raises ValueError for data that cannot be used, and for a checkpoint of another model.
     """
 
     def __init__(self, config: TrainConfig, data: Path, out: Path, device: str = "cpu") -> None:
-        self.config, self.out, self.device = config, out, torch.device(device)
+        self.config, self.out = config, out
+        self.fabric: Fabric = make_fabric(device, config.precision)
+        self.device = self.fabric.device
+        self.notes: list[str] = []
+        self._check_model()
         torch.manual_seed(config.seed)
         self.network = self._fresh_network()
         if config.start:
             self._start_from(config.start)
         self.average = {n: p.detach().clone() for n, p in self.network.named_parameters()}
+        whole = load(data)
+        kept = whole.named(config.validation)
+        training = place(whole.without(config.validation), self.device)
+        kind = task_class(config.architecture)
+        self.task: Task[Any] = kind(config, self.network, training, self.device)
+        self.validation = [e for subject in kept for e in self.task.fixed(subject)]
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99)
         )
-        training = load(data, leave_out=config.validation)
-        self.source = self._source(training, config.label_share)
-        self.validation = self._fixed_examples(data)
         self.step, self.seconds = 0, 0.0
         if self.checkpoint.is_file():
             progress = checkpoint.load(self.checkpoint, self.network, self.average, self.optimiser)
             self.step, self.seconds = progress["step"], progress["seconds"]
+        self._module, self._optimiser = self.fabric.setup(self.task, self.optimiser)
 
     @property
     def checkpoint(self) -> Path:
         """Where the run's state is kept."""
         return self.out / "checkpoint.safetensors"
 
-    def run(self, minutes: float = math.inf, log: Callable[[str], None] = print) -> None:
-        """Trains until the configured number of steps or the minutes are over, then saves."""
-        from torch.utils.tensorboard import SummaryWriter
+    @property
+    def source(self) -> CropSource:
+        """What draws the examples."""
+        return self.task.source
 
-        writer = SummaryWriter(str(self.out / "tensorboard"))
+    def run(
+        self,
+        minutes: float = math.inf,
+        log: Callable[[str], None] = print,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Trains until the configured steps are done, the minutes over, or a stop is asked for.
+
+        A checkpoint is written every few minutes, at each validation and at the end, however it
+        comes. Several processes stop together.
+
+        Args:
+            minutes: of this call.
+            log: takes lines about the run; of the first process alone.
+            stop: asked before every step.
+
+        Returns whether a stop was asked for.
+        """
+        first = self.fabric.is_global_zero
         begun, before = time.monotonic(), self.seconds
-        recent: dict[str, float] = {}
-        while self.step < self.config.steps and time.monotonic() - begun < 60 * minutes:
-            for name, value in self.train_step().items():
-                recent[name] = 0.98 * recent.get(name, value) + 0.02 * value
-            self.seconds = before + time.monotonic() - begun
-            if self.step % 50 == 0:
-                for name, value in recent.items():
-                    writer.add_scalar(f"loss/{name}", value, self.step)
-                terms = " ".join(f"{name} {value:.4f}" for name, value in sorted(recent.items()))
-                log(f"step {self.step} {self.seconds:.0f} s: {terms}")
-            if self.step % self.config.validate_every == 0:
-                for name, value in self.validate().items():
-                    writer.add_scalar(f"validation/{name}", value, self.step)
-                    log(f"step {self.step} validation {name} {value:.2f} dB")
-                self.save()
-        self.save()
-        writer.close()
+        saved, asked = begun, False
+        folder = self.out / "tensorboard" if first else None
+        with Logbook(folder, log if first else _say_nothing) as book:
+            for note in self.notes:
+                book.log(note)
+            while self.step < self.config.steps:
+                asked = self._any(stop())
+                if asked or self._any(time.monotonic() - begun >= 60 * minutes):
+                    break
+                values = self.train_step()
+                self.seconds = before + time.monotonic() - begun
+                book.step(self.step, values, self.seconds)
+                if self.step % self.config.validate_every == 0:
+                    self._validate_into(book)
+                due = time.monotonic() - saved >= 60 * self.config.checkpoint_minutes
+                if due or self.step % self.config.validate_every == 0:
+                    self.save()
+                    saved = time.monotonic()
+            self.save()
+        self.fabric.barrier()  # not before: each process has a clock of its own
+        return asked
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; the loss terms by name. A step with a non-finite loss is left out.
+        """One optimiser step; loss terms and other values by name, see logbook.PLACES.
 
-        The examples of a step depend on the seed and its number alone, so that an interrupted run
-        goes on with just the examples that it would have seen.
+        A step whose gradient is not finite is left out. The examples of a step depend on the seed,
+        its number and the process's number alone, so that an interrupted run goes on with just the
+        examples that it would have seen.
         """
-        self.source.reseed((self.config.seed, self.step))
-        self.network.train()
+        begun = self._now()
+        self._module.train()
+        rate = self._learning_rate()
         for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate()
-        self.optimiser.zero_grad(set_to_none=True)
-        terms = self.losses(self.source.draw(self.config.batch))
-        terms["total"] = total(terms, self.config.losses)
-        terms["total"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        if bool(torch.isfinite(norm)):
-            self.optimiser.step()
+            group["lr"] = rate
+        self._optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        drawing, parts = 0.0, self.config.accumulate
+        for part in range(parts):
+            begun_drawing = self._now()
+            example = self._draw(part)
+            drawing += self._now() - begun_drawing
+            for name, value in self._backward(example, part).items():
+                sums[name] = sums[name] + value if name in sums else value
+        clip = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        norm, *means = torch.stack((clip, *(v / parts for v in sums.values()))).tolist()
+        if math.isfinite(norm):
+            self._optimiser.step()
             self._update_average()
         self.step += 1
-        values = {name: float(value.detach()) for name, value in terms.items()}
-        return {**values, "gradient_norm": float(norm)}
+        seconds = self._now() - begun
+        return {
+            **dict(zip(sums, means, strict=True)),
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "skipped": float(not math.isfinite(norm)),
+            "step_seconds": seconds,
+            "data_share": drawing / seconds,
+        }
 
-    def losses(self, example: Example) -> dict[str, Tensor]:
-        """The loss terms of one batch, both modalities."""
-        terms: dict[str, Tensor] = {}
-        for modality, decoded in decode_example(self.network, example, self.device).items():
-            side = example.sides[modality]
-            assert side is not None
-            truth, tissues = side.truth.to(self.device), side.tissues.to(self.device)
-            for name, value in modality_losses(
-                self.network, modality, decoded, truth, tissues
-            ).items():
-                terms[name] = terms[name] + value if name in terms else value
-        return terms
+    def losses(self, example: Any) -> dict[str, Tensor]:
+        """The loss terms of one batch, unweighted."""
+        return self.task.losses(example)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """PSNR gain over trilinear of the averaged weights on the validation subjects, dB."""
-        network = self.averaged()
-        errors = {modality: [0.0, 0.0] for modality in range(2)}
-        for example in self.validation:
-            for modality, decoded in decode_example(network, example, self.device).items():
-                side = example.sides[modality]
-                assert side is not None
-                truth = side.truth.to(self.device)
-                inside = truth > 0
-                for n, image in enumerate((decoded.interpolated, decoded.intensity)):
-                    error = (image.clamp(0, 1) - truth.clamp(0, 1))[inside]
-                    errors[modality][n] += float(error.square().sum())
-        return {
-            f"gain_{name}": 10 * math.log10(errors[modality][0] / errors[modality][1])
-            for modality, name in enumerate(("t1w", "t2w"))
-            if errors[modality][1]
-        }
+        return gains(self._restored())
 
-    def averaged(self) -> NexusINR:
+    def averaged(self) -> nn.Module:
         """A network with the moving average of the weights."""
         network = self._fresh_network()
         network.load_state_dict(self.average, strict=False)
         return network.eval()
 
     def save(self) -> None:
-        """Writes the checkpoint."""
-        progress = {"step": self.step, "seconds": self.seconds, "config": asdict(self.config)}
-        checkpoint.save(self.checkpoint, self.network, self.average, self.optimiser, progress)
+        """Writes the checkpoint; of several processes the first one does."""
+        if self.fabric.is_global_zero:
+            config = self.config.to_dict()
+            progress = {"step": self.step, "seconds": self.seconds, "config": config}
+            checkpoint.save(self.checkpoint, self.network, self.average, self.optimiser, progress)
 
-    def _fresh_network(self) -> NexusINR:
-        network = NexusINR(self.config.model)
+    def _draw(self, part: int) -> Any:
+        number = self.step * self.config.accumulate + part
+        self.source.reseed((self.config.seed, number, self.fabric.global_rank))
+        return self.task.draw(number)
+
+    def _backward(self, example: Any, part: int) -> dict[str, Tensor]:
+        """Adds the gradient of one batch; the loss terms, detached."""
+        more = part < self.config.accumulate - 1
+        with self.fabric.no_backward_sync(self._module, enabled=more):
+            terms = self._module(example)
+            terms["total"] = total(terms, self.config.losses)
+            self.fabric.backward(terms["total"] / self.config.accumulate)
+        return {name: value.detach() for name, value in terms.items()}
+
+    @torch.no_grad()
+    def _restored(self) -> list[dict[str, Restored]]:
+        network = self.averaged()
+        return [self.task.restore(network, example) for example in self.validation]
+
+    @torch.no_grad()
+    def _validate_into(self, book: Logbook) -> None:
+        if self.fabric.is_global_zero and self.validation:
+            restored = self._restored()
+            pictures = {name: image for found in restored[::-1] for name, image in found.items()}
+            book.validation(self.step, gains(restored), pictures)
+
+    def _now(self) -> float:
+        """The time; where figures are logged, after all work given to a GPU is done."""
+        if self.device.type == "cuda" and self.step % EVERY == 0:
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _any(self, mine: bool) -> bool:
+        """Whether any of the processes says so."""
+        if self.fabric.world_size == 1:
+            return mine
+        flag = torch.tensor(float(mine), device=self.device)
+        count = self.fabric.all_reduce(flag, reduce_op="sum")
+        assert isinstance(count, Tensor)
+        return bool(count > 0)
+
+    def _fresh_network(self) -> nn.Module:
+        network = weights.build(self.config.architecture, self.config.model.to_dict())
         layout = torch.channels_last_3d
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
+    def _check_model(self) -> None:
+        """Compares a checkpoint's configuration: another model is refused, the rest is noted."""
+        if not self.checkpoint.is_file():
+            return
+        stored = _plain(checkpoint.progress(self.checkpoint).get("config", {}))
+        now = _plain(self.config.to_dict())
+        other = difference(stored, now, ("architecture",))
+        other = other or difference(stored.pop("model", {}), now.pop("model"))
+        if other:
+            raise ValueError(
+                f"{self.checkpoint}: a run of another model: {', '.join(other)}; give another out"
+            )
+        changed = difference(stored, now)
+        if changed:
+            self.notes.append(f"resumed with other values than before: {', '.join(changed)}")
+
     def _start_from(self, name: str) -> None:
         trained, card = weights.load(name)
-        if card.config != self.config.model.to_dict():
+        same = card.architecture == self.config.architecture
+        if not same or card.config != self.config.model.to_dict():
             raise ValueError(f"the weights {name!r} are of another size than this run's model")
         self.network.load_state_dict(trained.state_dict())
 
@@ -204,40 +260,28 @@ class Trainer:
         for name, parameter in self.network.named_parameters():
             self.average[name].lerp_(parameter, 1 - decay)
 
-    def _source(self, data: TrainingData, label_share: float) -> PatchSource:
-        c = self.config
-        return PatchSource(data, c.patch, c.seed, label_share, c.brats_share, c.subject_weights)
 
-    def _fixed_examples(self, folder: Path) -> list[Example]:
-        """Two large patches of each validation subject, acquired as protocol `brats` does."""
-        protocol = Protocol(axes=(2, 1), steps=(2, 4), thickness=(2, 4))
-        examples = []
-        for name in self.config.validation:
-            subject = read_pair(folder / "pairs" / name)
-            source = PatchSource(TrainingData([subject], []), 64, seed=1, context=0)
-            examples += [source.from_subject(subject, protocol, remap=0) for _ in range(2)]
-        return examples
+def gains(examples: list[dict[str, Restored]]) -> dict[str, float]:
+    """PSNR gain over interpolation inside the head, dB, by modality, of all examples together."""
+    errors: dict[str, list[float]] = {}
+    for found in examples:
+        for name, images in found.items():
+            sums = errors.setdefault(name, [0.0, 0.0])
+            inside = images.truth > 0
+            for n, image in enumerate((images.interpolated, images.restored)):
+                error = (image.clamp(0, 1) - images.truth.clamp(0, 1))[inside]
+                sums[n] += float(error.square().sum())
+    return {
+        f"gain_{name}": 10 * math.log10(before / after)
+        for name, (before, after) in sorted(errors.items())
+        if after
+    }
 
 
-def decode_example(network: NexusINR, example: Example, device: torch.device) -> dict[int, Decoded]:
-    """Encodes an example's scans and decodes each on the lattice of its own truth."""
-    layout = torch.channels_last_3d
-    encodings = [
-        None
-        if side is None
-        else network.encode(
-            side.scan.to(device, memory_format=layout), side.conditions.to(device), modality
-        )
-        for modality, side in enumerate(example.sides)
-    ]
-    decoded = {}
-    for modality, (side, own) in enumerate(zip(example.sides, encodings, strict=True)):
-        if side is None or own is None:
-            continue
-        target = side.truth_grids
-        other, guide = example.sides[1 - modality], encodings[1 - modality]
-        read = None
-        if other is not None and guide is not None:
-            read = network.sample(guide, other.map_to(target))
-        decoded[modality] = network.decode(modality, network.sample(own, side.map_to(target)), read)
-    return decoded
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as the lists that JSON makes of them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _say_nothing(line: str) -> None:
+    pass

@@ -1,0 +1,306 @@
+"""ICONet at work: each scan doubled stage by stage, then resampled onto the target lattice.
+
+A stage computes in pieces with a halo, and only what later stages and the target read: around the
+head, and inside a region where one is asked for. All else is linear interpolation. The resampling
+is cubic, since the target may lie anywhere between the voxels of the last stage, where trilinear
+interpolation would blur what the stages have won; a target on the very lattice takes its voxels.
+
+A scan that is as fine as the target already goes through no stage: what was measured there stays as
+it is. A stage that doubles nothing could take noise away, but keeping what was measured would put
+it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nexusinr.geometry import Grid
+from nexusinr.inference.engine import Restored, Steps, conditions_of
+from nexusinr.inference.prepared import PreparedScan
+from nexusinr.inference.progress import Progress
+from nexusinr.inference.tiles import blocks, cancellable, indices_around, piece_edges
+from nexusinr.models.iconet import (
+    Axes,
+    ICONet,
+    conditions_after,
+    interpolate_doubled,
+    stage_plan,
+)
+from nexusinr.resample import interpolate
+from nexusinr.volume import Volume
+
+#: Voxels that one pass gives at most, halo included; bounds memory and the time until a cancel is
+#: seen.
+PIECE_VOXELS = 1_000_000
+
+#: Working space of one pass per voxel that it gives and feature channel, in bytes.
+PIECE_BYTES = 4 * 9
+
+#: Bytes per voxel of the last stage while it is put together: its input, itself and its mask.
+STAGE_BYTES = 12
+
+#: Voxels around a target block that cubic interpolation is given: what lies beyond them weighs
+#: less than 1e-4.
+SPLINE_MARGIN = 8
+
+#: Edge of the blocks in which the last stage is resampled.
+TILE = 64
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FineScan:
+    """A restored scan on the lattice of its last stage, normalised.
+
+    Attributes:
+        image: (i, j, k).
+        grid: its lattice.
+        plan: the stages that led there.
+        start: first voxel of the scan that it covers, (3,).
+        stop: the last, exclusive.
+    """
+
+    image: NDArray[np.float32]
+    grid: Grid
+    plan: list[Axes]
+    start: IntArray
+    stop: IntArray
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one stage computes.
+
+    Attributes:
+        axes: what it doubles.
+        scale: voxels of its input in one voxel of the scan, (3,).
+        start: first voxel of its input that is computed, (3,), on the whole scan's lattice.
+        stop: the last, exclusive.
+        grown: how far around the head its values are read, in voxels of the scan, (3,).
+    """
+
+    axes: Axes
+    scale: IntArray
+    start: IntArray
+    stop: IntArray
+    grown: IntArray
+
+    @property
+    def factor(self) -> IntArray:
+        """Voxels of its output in one voxel of its input, (3,)."""
+        return factors(self.axes)
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of its output."""
+        return int(((self.stop - self.start) * self.factor).prod())
+
+
+class Staged:
+    """The engine of ICONet (see `engine.Engine`): scans are restored one by one, without tissues.
+
+    What is kept of a scan serves every target in the same part of it that needs the same stages.
+    """
+
+    steps = Steps("restoring", 0.64, "resampling", 0.08)
+    piece_voxels = PIECE_VOXELS
+
+    def __init__(self, network: ICONet) -> None:
+        self.network = network
+
+    def serves(self, encoded: FineScan, scan: PreparedScan, target: Grid) -> bool:
+        """Whether the stages are the same, and the target reads nothing that was left out."""
+        start, stop = indices_around(scan.grid, target, SPLINE_MARGIN)
+        inside = (encoded.start <= start).all() and (stop <= encoded.stop).all()
+        return bool(inside) and encoded.plan == plan_between(scan.grid, target)
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        modality: int,
+        scan: PreparedScan,
+        target: Grid,
+        progress: Progress,
+        piece_voxels: int,
+    ) -> FineScan:
+        """All stages of one scan; both modalities have the same weights."""
+        plan = plan_between(scan.grid, target)
+        part = indices_around(scan.grid, target, SPLINE_MARGIN)
+        first, last, todo = windows(scan.grid.shape, *part, plan, self.network.radius)
+        image = np.ascontiguousarray(scan.image[_slices(first, last)])
+        conditions = conditions_of(scan).to(next(self.network.parameters()).device)
+        done, total = 0, sum(window.voxels for window in todo)
+        for window in todo:
+            share = progress.part(done / total, window.voxels / total)
+            image = self._stage(image, first, window, conditions, scan.mask, share, piece_voxels)
+            first = window.start * window.factor
+            conditions = conditions_after(conditions, window.axes)
+            done += window.voxels
+        fine = scan.grid.with_spacing(scan.grid.spacing / total_factor(plan))
+        return FineScan(image, fine.crop(first, first + image.shape), plan, *part)
+
+    def _stage(
+        self,
+        image: NDArray[np.float32],
+        first: IntArray,
+        window: Window,
+        conditions: torch.Tensor,
+        head: NDArray[np.bool_],
+        progress: Progress,
+        piece_voxels: int,
+    ) -> NDArray[np.float32]:
+        """One stage of an image whose voxel 0 is voxel `first` of the whole scan's lattice."""
+        factor, halo = window.factor, self.network.radius
+        start, size = window.start - first, window.stop - window.start
+        plain = interpolate_doubled(torch.from_numpy(image)[None, None], window.axes)[0, 0].numpy()
+        out = np.ascontiguousarray(plain[_slices(start * factor, (start + size) * factor)])
+        wanted = _wanted(head, window)
+        edges = piece_edges(wanted.shape, halo, piece_voxels // int(factor.prod()))
+        pieces = list(blocks(wanted.shape, edges))
+        with cancellable(self.network, progress):
+            for n, piece in enumerate(pieces):
+                for inner in ndimage.find_objects(wanted[piece].astype(np.uint8)):
+                    low = np.array([p.start + i.start for p, i in zip(piece, inner, strict=True)])
+                    high = np.array([p.start + i.stop for p, i in zip(piece, inner, strict=True)])
+                    values = self._piece(image, start + low, start + high, conditions, window.axes)
+                    here = _doubled(wanted[_slices(low, high)], factor)
+                    np.copyto(out[_slices(low * factor, high * factor)], values, where=here)
+                progress.tell((n + 1) / len(pieces))
+        return out
+
+    def _piece(
+        self,
+        image: NDArray[np.float32],
+        low: IntArray,
+        high: IntArray,
+        conditions: torch.Tensor,
+        axes: Axes,
+    ) -> NDArray[np.float32]:
+        """The fine image of the voxels low <= index < high, computed with their halo."""
+        begin = np.maximum(low - self.network.radius, 0)
+        end = np.minimum(high + self.network.radius, image.shape)
+        part = torch.from_numpy(np.ascontiguousarray(image[_slices(begin, end)]))[None, None]
+        fine = self.network.stage(part.to(conditions.device), conditions, axes).fine[0, 0]
+        inner = _slices((low - begin) * factors(axes), (high - begin) * factors(axes))
+        values: NDArray[np.float32] = fine[inner].cpu().numpy()
+        return values
+
+    def decode(
+        self,
+        encoded: dict[int, FineScan],
+        start: dict[int, NDArray[np.float32]],
+        inside: dict[int, NDArray[np.bool_]],
+        target: Grid,
+        progress: Progress,
+        with_tissues: bool,
+    ) -> Restored:
+        """Resamples the last stage of every scan; there are no tissues."""
+        for m, (modality, fine) in enumerate(encoded.items()):
+            share = progress.part(m / len(encoded), 1 / len(encoded))
+            head = inside[modality]
+            todo = [block for block in blocks(target.shape, TILE) if head[block].any()]
+            for n, block in enumerate(todo):
+                lattice = target.crop([s.start for s in block], [s.stop for s in block])
+                np.copyto(start[modality][block], resample(fine, lattice), where=head[block])
+                share.tell((n + 1) / len(todo))
+        return Restored(start, None)
+
+    def memory(self, scans: Sequence[Grid], target: Grid, piece_voxels: int) -> int:
+        """The last stages of all scans, one of them in the making, and one pass."""
+        fine, passes = [], [0]
+        for scan in scans:
+            plan = plan_between(scan, target)
+            start, stop = indices_around(scan, target, SPLINE_MARGIN)
+            fine.append(int(((stop - start) * total_factor(plan)).prod()))
+            if plan:
+                read = np.minimum(stop - start + 2 * self.network.radius, scan.shape)
+                passes.append(min(int((read * total_factor(plan)).prod()), piece_voxels))
+        one_pass = max(passes) * PIECE_BYTES * self.network.config.features
+        return 4 * sum(fine) + STAGE_BYTES * max(fine) + one_pass
+
+
+def plan_between(scan: Grid, target: Grid) -> list[Axes]:
+    """The stages that a scan needs for a target lattice, which may lie at any angle.
+
+    The target's spacing along an axis of the scan is that of its lattice in this direction: for
+    turned lattices that of the finer axes counts most.
+    """
+    per_mm = np.linalg.norm(target.affine.inverse[:3, :3] @ scan.affine.direction, axis=0)
+    return stage_plan(scan.spacing.tolist(), (1 / per_mm).tolist())
+
+
+def windows(
+    shape: tuple[int, int, int], start: IntArray, stop: IntArray, plan: list[Axes], radius: int
+) -> tuple[IntArray, IntArray, list[Window]]:
+    """What every stage has to compute, so that the last gives a part of the scan.
+
+    Args:
+        shape: of the scan, (3,).
+        start: first voxel of the scan that is wanted, (3,).
+        stop: the last, exclusive.
+        plan: the stages.
+        radius: halo of a stage, in voxels of its input.
+
+    Returns:
+        First and last voxel (exclusive) of the scan that the first stage reads, and the windows.
+    """
+    found: list[Window] = []
+    low, high = start * total_factor(plan), stop * total_factor(plan)
+    grown = np.ones(3)  # the head reaches up to one voxel of the scan beyond its voxel centres
+    for n in reversed(range(len(plan))):
+        scale, factor = total_factor(plan[:n]), factors(plan[n])
+        inner = low // factor, -(-high // factor)
+        found.insert(0, Window(plan[n], scale, *inner, np.ceil(grown).astype(int)))
+        low = np.maximum(inner[0] - radius, 0)
+        high = np.minimum(inner[1] + radius, np.array(shape) * scale)
+        grown = grown + radius / scale
+    return low, high, found
+
+
+def resample(fine: FineScan, target: Grid) -> NDArray[np.float32]:
+    """A restored scan on a target lattice, (I, J, K): cubic, or exact where the lattices agree."""
+    start, stop = indices_around(fine.grid, target, SPLINE_MARGIN)
+    part = fine.grid.crop(start, stop)
+    index_map = target.index_map_to(part)
+    off = np.abs(index_map - np.rint(index_map)).max() * max(target.shape)
+    volume = Volume(fine.image[_slices(start, stop)], part.affine)
+    return interpolate(volume, target, "nearest" if off < 1e-3 else "cubic")
+
+
+def factors(axes: Axes) -> IntArray:
+    """2 where an axis is doubled, otherwise 1, (3,)."""
+    return np.where(axes, 2, 1)
+
+
+def total_factor(plan: Sequence[Axes]) -> IntArray:
+    """By how much all the stages of a plan multiply each axis, (3,)."""
+    return np.prod([factors(axes) for axes in plan], axis=0, dtype=int) * np.ones(3, dtype=int)
+
+
+def _wanted(head: NDArray[np.bool_], window: Window) -> NDArray[np.bool_]:
+    """Which of the window's voxels have to be computed: those around the head."""
+    size = tuple((2 * window.grown + 1).tolist())
+    near = ndimage.maximum_filter(head.astype(np.uint8), size, mode="constant") > 0
+    own = [
+        np.arange(a, b) // s
+        for a, b, s in zip(window.start, window.stop, window.scale, strict=True)
+    ]
+    return near[np.ix_(*own)]
+
+
+def _doubled(mask: NDArray[np.bool_], factor: IntArray) -> NDArray[np.bool_]:
+    for axis in range(3):
+        mask = mask.repeat(int(factor[axis]), axis=axis)
+    return mask
+
+
+def _slices(start: IntArray, stop: IntArray) -> tuple[slice, slice, slice]:
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    return i, j, k

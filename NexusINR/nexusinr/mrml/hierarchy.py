@@ -1,0 +1,47 @@
+"""Where results stand in the subject hierarchy, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from slicer import vtkMRMLSubjectHierarchyNode
+
+from nexusinr.geometry import FloatArray, Grid
+
+FOLDER = "NexusINR results"
+
+
+def restored_name(modality: str, grid: Grid) -> str:
+    """For example ``T1w restored 1.0 mm``; holds nothing of the scan's own name."""
+    return f"{modality} restored {spacing_text(grid.spacing)}"
+
+
+def spacing_text(spacing: FloatArray) -> str:
+    """``1.0 mm`` where all three are the same to 0.01 mm, else ``0.9 × 0.9 × 3.0 mm``."""
+    texts = [f"{round(float(s), 2):.2f}".removesuffix("0") for s in spacing]
+    return f"{texts[0] if len(set(texts)) == 1 else ' × '.join(texts)} mm"
+
+
+def place_results(scene: Any, results: Sequence[Any], source: Any, folder: str = FOLDER) -> int:
+    """Puts result nodes into a folder of their own beside the scan that they come from.
+
+    The scan's patient and study then are theirs too. A scan that the subject hierarchy does not
+    know is added at its root.
+
+    Returns the folder's item.
+    """
+    hierarchy = vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    parent = hierarchy.GetItemParent(_item(hierarchy, source))
+    home = hierarchy.CreateFolderItem(parent, hierarchy.GenerateUniqueItemName(folder))
+    for node in results:
+        hierarchy.SetItemParent(_item(hierarchy, node), home)
+    return int(home)
+
+
+def _item(hierarchy: Any, node: Any) -> int:
+    """The item of a node; Slicer makes them by itself, a scene alone does not."""
+    found = hierarchy.GetItemByDataNode(node)
+    if found != hierarchy.GetInvalidItemID():
+        return int(found)
+    return int(hierarchy.CreateItem(hierarchy.GetSceneItemID(), node))

@@ -1,0 +1,79 @@
+"""ICONet in training: one scan at a time, both branches of every stage supervised."""
+
+from __future__ import annotations
+
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nexusinr.models.iconet import ICONet, Stage
+from nexusinr.training.dataset import Subject, TrainingData
+from nexusinr.training.losses import restoration
+from nexusinr.training.stages import Staged, StageSource
+from nexusinr.training.task import MODALITIES, VALIDATION_SIZE, Restored, Task
+
+
+class ICONetTask(Task[Staged]):
+    """L1 losses of multi-stage supervision; T1w and T2w scans take turns."""
+
+    architecture: ClassVar[str] = "ICONet"
+
+    def make_source(self, data: TrainingData) -> StageSource:
+        """Single scans."""
+        c = self.config
+        return StageSource(
+            data,
+            c.patch,
+            c.seed,
+            c.label_share,
+            c.brats_share,
+            c.subject_weights,
+            device=self.device,
+        )
+
+    def draw(self, number: int) -> Staged:
+        """A batch of scans of one modality that share one protocol."""
+        return cast(StageSource, self.source).draw(self.config.batch, number)
+
+    def fixed(self, subject: Subject) -> list[Staged]:
+        """Two large patches of each contrast."""
+        data = TrainingData([subject], [])
+        source = StageSource(data, VALIDATION_SIZE, seed=1, device=self.device)
+        return [*source.fixed(subject), *source.fixed(subject)]
+
+    def losses(self, example: Staged) -> dict[str, Tensor]:
+        """`clean`, `between` (with two stages or more), and the modality's own term."""
+        stages = run_stages(cast(ICONet, self.network), example)
+
+        def error(image: Tensor, level: int) -> Tensor:
+            return restoration(
+                example.inner(image, level), example.inner(example.clean[level], level)
+            )
+
+        clean = [error(stage.clean, level) for level, stage in enumerate(stages)]
+        fine = [error(stage.fine, level + 1) for level, stage in enumerate(stages)]
+        terms = {MODALITIES[example.modality]: fine[-1], "clean": torch.stack(clean).mean()}
+        if len(fine) > 1:
+            terms["between"] = torch.stack(fine[:-1]).mean()
+        return terms
+
+    def restore(self, network: nn.Module, example: Staged) -> dict[str, Restored]:
+        """The modality of the example, its border left out."""
+        stages = run_stages(cast(ICONet, network), example)
+        last = len(stages)
+        size = example.clean[last].shape[-3:]
+        interpolated = functional.interpolate(
+            example.scan, size=size, mode="trilinear", align_corners=False
+        )
+        images = (interpolated, stages[-1].fine, example.clean[last])
+        first, second, third = (example.inner(image, last)[:, 0] for image in images)
+        return {MODALITIES[example.modality]: Restored(first, second, third)}
+
+
+def run_stages(network: ICONet, example: Staged) -> list[Stage]:
+    """All stages of an example."""
+    scan = example.scan.contiguous(memory_format=torch.channels_last_3d)
+    stages: list[Stage] = network(scan, example.conditions, example.plan)
+    return stages

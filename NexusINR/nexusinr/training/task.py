@@ -1,0 +1,91 @@
+"""What a model brings to its training: the network, its examples, losses and restorations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nexusinr.training.config import TrainConfig
+from nexusinr.training.crops import CropSource
+from nexusinr.training.dataset import Subject, TrainingData
+
+E = TypeVar("E")
+
+#: Edge of the patches that validate, fine voxels.
+VALIDATION_SIZE = 64
+
+MODALITIES = ("t1w", "t2w")
+
+
+@dataclass
+class Restored:
+    """One modality of an example, restored: (B, I, J, K) each, 0 ... 1 in `truth`."""
+
+    interpolated: Tensor
+    restored: Tensor
+    truth: Tensor
+
+
+class Task(nn.Module, ABC, Generic[E]):
+    """A network in training. Calling it with an example gives the loss terms by name.
+
+    E is the model's kind of example, a batch on the device. It must be neither a tensor nor a
+    dataclass: what runs the task on several devices looks into those.
+
+    Args:
+        config: the run.
+        network: the model.
+        data: what is drawn from.
+        device: where examples are made.
+    """
+
+    #: The class of the network, as in its card.
+    architecture: ClassVar[str]
+
+    def __init__(
+        self, config: TrainConfig, network: nn.Module, data: TrainingData, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.config, self.network, self.device = config, network, device
+        self.source: CropSource = self.make_source(data)
+
+    @abstractmethod
+    def make_source(self, data: TrainingData) -> CropSource:
+        """What draws the examples."""
+
+    @abstractmethod
+    def draw(self, number: int) -> E:
+        """The batch of this number; its randomness has been seeded by the trainer."""
+
+    @abstractmethod
+    def fixed(self, subject: Subject) -> list[E]:
+        """Examples of a validation subject, acquired as protocol `brats` does: always the same."""
+
+    @abstractmethod
+    def losses(self, example: E) -> dict[str, Tensor]:
+        """The loss terms by name, unweighted; the names are those of the loss weights."""
+
+    @abstractmethod
+    def restore(self, network: nn.Module, example: E) -> dict[str, Restored]:
+        """An example restored by a network of this kind, by modality (MODALITIES)."""
+
+    def forward(self, example: E) -> dict[str, Tensor]:
+        """As `losses`."""
+        return self.losses(example)
+
+
+def task_class(architecture: str) -> type[Task[Any]]:
+    """The task of an architecture. Raises ValueError for one that there is none for."""
+    if architecture == "NexusINR":
+        from nexusinr.training.nexus_task import NexusTask
+
+        return NexusTask
+    if architecture == "ICONet":
+        from nexusinr.training.iconet_task import ICONetTask
+
+        return ICONetTask
+    raise ValueError(f"architecture is {architecture!r}: choose NexusINR or ICONet")
