@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nexusinr.errors import InputError
+from nexusinr.evaluation import cards
 from nexusinr.evaluation.report import notes, section
 from nexusinr.evaluation.scores import BASELINES, BOTH, SCORES, Score, read_scores
 from nexusinr.models import weights
@@ -43,6 +44,7 @@ def main() -> None:
     details["evaluation"] = {"protocol": PROTOCOL, "scores": [as_dict(score) for score in scores]}
     details["whole_head"] = head
     weights.write_card(card.path, details)
+    cards.write_page(card.path.with_suffix(".json"))
 
 
 def measured(path: Path, card: weights.Card) -> list[Score]:

@@ -27,6 +27,9 @@ SEGMENTER = "segmenter.safetensors"
 
 TABLES = (1, 2, 3, 4, 5)
 
+#: The protocol that plants lesions; it leaves gates instead of scores.
+SAFETY = "safety"
+
 
 def evaluate(
     pairs: Annotated[
@@ -41,7 +44,7 @@ def evaluate(
         Option(
             metavar="NAME[,NAME...]",
             help="brats (default), through-plane-N and orthogonal-N (N in mm), ratio-N and "
-            "in-plane-N (N times longer voxels), or all.",
+            "in-plane-N (N times longer voxels), or all; safety: planted lesions, by itself.",
         ),
     ] = None,
     models: Annotated[
@@ -92,6 +95,11 @@ def evaluate(
 
         options.use_threads(threads)
         cards = _cards(models, table)
+        if protocol == [SAFETY]:
+            from nexusinr.evaluation import safety
+
+            safety.evaluate(pairs, list(cards), out, _restorer(device, cancelled), split=split)
+            return (out / "safety.md").read_text(encoding="utf-8")
         study = Study(
             people.subjects(pairs, split, subjects),
             parse(protocol or ["brats"]),

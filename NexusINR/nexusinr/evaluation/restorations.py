@@ -37,8 +37,8 @@ class Restorations:
     Attributes:
         truths: likewise.
         axes: which array axis of each was degraded.
-        scored: indices into MODALITIES of those that are given and whose reference is sharp along
-            the degraded axis.
+        given: indices into MODALITIES of the scans that there are.
+        scored: those of them whose reference is sharp along the degraded axis.
 
     Raises InputError where the protocol cannot be applied.
     """
@@ -49,8 +49,8 @@ class Restorations:
         self.truths, self._restore = truths, restore
         self.axes = protocol.axes(truths)
         self._degraded = protocol.degrade(truths)
-        self._given = [only in (None, modality) for modality in MODALITIES]
-        self.scored = [m for m in (0, 1) if self._given[m] and self.axes[m] in self.truths[m].sharp]
+        self.given = [m for m in (0, 1) if only in (None, MODALITIES[m])]
+        self.scored = [m for m in self.given if self.axes[m] in self.truths[m].sharp]
         first, second = (truth.scan.grid for truth in truths)
         self._same_lattice = first.same_as(second)
         self._images: dict[tuple[str, int, int], Array] = {}
@@ -95,9 +95,7 @@ class Restorations:
     def _run(self, model: str, lattice: int, grid: Grid) -> None:
         if self._restore is None:
             raise ValueError(f"nothing was given that runs {model!r}")
-        t1w, t2w = (
-            scan if given else None for scan, given in zip(self._degraded, self._given, strict=True)
-        )
+        t1w, t2w = (scan if m in self.given else None for m, scan in enumerate(self._degraded))
         for m, data in enumerate(self._restore(t1w, t2w, grid, model)):
             if data is not None:
                 self._images[model, m, lattice] = data

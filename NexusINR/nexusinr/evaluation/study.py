@@ -226,8 +226,12 @@ class _Subject:
                 return self._left_out(protocol, reason)
             truths = self.truths if protocol.across else self.aligned
             images = Restorations(truths, protocol, self.study.only, self.restore)
-            if not images.scored:
-                return self._left_out(protocol, "not sharp along the degraded axes")
+            blurred = [m for m in images.given if m not in images.scored]
+            if blurred:
+                names = " and ".join(MODALITIES[m] for m in blurred)
+                said = self._left_out(protocol, f"its {names} is not sharp along the degraded axis")
+                if not images.scored:
+                    return said
             scores = [s for trial in missing for s in _scores(images, trial)]
             overlaps = self._overlaps(images, unsegmented)
         except InputError as error:

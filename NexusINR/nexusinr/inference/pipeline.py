@@ -15,6 +15,7 @@ from nexusinr import registration
 from nexusinr.errors import InputError
 from nexusinr.geometry import Grid
 from nexusinr.inference import report
+from nexusinr.inference.brain import within_brain
 from nexusinr.inference.comparison import draw_comparison
 from nexusinr.inference.measured import Kept, keep_measured
 from nexusinr.inference.output import OutputFolder
@@ -215,7 +216,9 @@ def _result(
     return Result(
         t1w=volumes.get(T1W),
         t2w=volumes.get(T2W),
-        segmentation=None if tissues is None else lattice.cut(tissues),
+        segmentation=None
+        if tissues is None
+        else lattice.cut(within_brain(tissues, lattice.work.spacing)),
         grid=lattice.grid,
         report={},
     )

@@ -146,23 +146,30 @@ def per_litre(counts: Sequence[tuple[int, float]]) -> float:
 
 
 def _invented(records: Records, model: str) -> list[Gate]:
-    counts = grouped((_cell(i.case), (i.count, i.litres)) for i in records.invented)
-    plain = {
-        (cell.modality, cell.thickness): per_litre(own)
-        for cell, own in counts.items()
-        if cell.method == SHARPEST
-    }
-    return [
-        Gate(
-            model,
-            f"nothing is invented in {cell.modality}: {_kind(cell.condition)}",
-            f"hallucinations per litre, {_where(cell)}",
-            (1 + MORE_INVENTED) * plain[cell.modality, cell.thickness] + MORE_PER_LITRE,
-            per_litre(own),
+    """All slice thicknesses together, against the interpolation at the same ones: counts vary."""
+    plain = grouped(
+        ((i.case.modality, i.case.thickness), (i.count, i.litres))
+        for i in records.invented
+        if i.case.method == SHARPEST
+    )
+    own = grouped(
+        ((i.case.modality, i.case.condition), i) for i in records.invented if i.case.method == model
+    )
+    gates = []
+    for (modality, condition), found in own.items():
+        thicknesses = dict.fromkeys(i.case.thickness for i in found)
+        beside = [counts for t in thicknesses for counts in plain[modality, t]]
+        exact = "" if condition == _kind(condition) else f", {condition}"
+        gates.append(
+            Gate(
+                model,
+                f"nothing is invented in {modality}: {_kind(condition)}",
+                f"hallucinations per litre, all slices{exact}",
+                (1 + MORE_INVENTED) * per_litre(beside) + MORE_PER_LITRE,
+                per_litre([(i.count, i.litres) for i in found]),
+            )
         )
-        for cell, own in counts.items()
-        if cell.method == model
-    ]
+    return gates
 
 
 def _leaked(records: Records, model: str) -> list[Gate]:
