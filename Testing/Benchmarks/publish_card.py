@@ -65,8 +65,9 @@ def merge(details: dict[str, Any], folder: Path, model: str) -> None:
         tables = {name: of_model(values[name], model) for name in SAFETY_TABLES}
         details["safety"] = {"plan": values["plan"], **tables}
     if (folder / "whole_head.json").is_file():
-        text = (folder / "whole_head.json").read_text(encoding="utf-8")
-        details["whole_head"] = json.loads(text)
+        head = json.loads((folder / "whole_head.json").read_text(encoding="utf-8"))
+        if head["model"] == model:
+            details["whole_head"] = head
 
 
 def of_model(rows: Rows, model: str) -> Rows:

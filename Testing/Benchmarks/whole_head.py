@@ -49,6 +49,7 @@ def measure(folder: Path, model: str, device: str) -> dict[str, object]:
     seconds = time.monotonic() - begun
     report = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
     return {
+        "model": model,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": report["device"]["description"],
         "lattice": report["lattice"]["shape"],
