@@ -272,10 +272,13 @@ def test_results_are_merged_into_the_card(home, tmp_path, publish_card):
     rates = [{"method": m, "3 mm": 0.25} for m in ("trilinear", "small", "x")]
     tables = dict.fromkeys(("erasure", "hallucinations_per_litre", "leaked_contrast"), rates)
     (second / "safety.json").write_text(json.dumps({"plan": {"size": 9}, "gates": gates, **tables}))
-    (second / "whole_head.json").write_text('{"seconds": 148.5}')
+    (second / "whole_head.json").write_text('{"model": "small", "seconds": 148.5}')
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "whole_head.json").write_text('{"model": "x", "seconds": 12.5}')
     (second / "table2.csv").write_text("Baseline,PSNR\nx,30.25\n")
 
-    page = publish_card.publish("small", [first, second]).read_text()
+    page = publish_card.publish("small", [first, second, other]).read_text()
 
     details = weights.find("small").details
     scores = {row["method"]: row for row in details["evaluation"]["scores"]}
@@ -283,7 +286,7 @@ def test_results_are_merged_into_the_card(home, tmp_path, publish_card):
     assert (scores["small"]["psnr"], scores["trilinear"]["lpips"]) == (33.5, None)
     assert [row["model"] for row in details["safety"]["gates"]] == ["small"]
     assert [row["method"] for row in details["safety"]["erasure"]] == ["trilinear", "small"]
-    assert details["whole_head"] == {"seconds": 148.5}
+    assert details["whole_head"] == {"model": "small", "seconds": 148.5}
     assert details["tables"] == {"table2": [{"Baseline": "x", "PSNR": 30.25}]}
     assert page == cards.page(details)
     weights.verify(weights.find("small"))
