@@ -64,7 +64,7 @@ def measured(path: Path, found: list[weights.Card]) -> list[Score]:
 def left_out(results: Path) -> list[str]:
     """What the evaluation could not score, with the reasons, as it wrote them itself."""
     _, title, rest = (results / "scores.md").read_text(encoding="utf-8").partition("Left out:")
-    return [title, rest.rstrip()] if title else []
+    return [title, "", rest.strip()] if title else []
 
 
 def publish_readme(
