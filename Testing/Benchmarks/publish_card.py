@@ -3,7 +3,7 @@
     python Testing/Benchmarks/publish_card.py nexus-inr results ...
 
 Every folder of results may hold scores.csv (nexusinr evaluate), table1.csv ... table5.csv,
-safety.json (Testing/Benchmarks/safety_gates.py) and whole_head.json. Rows of other models are left
+safety.json (--protocol safety) and whole_head.json. Rows of other models are left
 out. What the card has already stays unless it is measured anew. The check case is added where the
 card has none; with --check-case it is made again.
 """

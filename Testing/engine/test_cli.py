@@ -392,6 +392,12 @@ def test_evaluate_writes_its_tables(command, tiny_model, thick_pair, tmp_path):
         "evaluate", tmp_path / "pairs", "--models", "other", "--out", tmp_path / "no"
     )
     assert (status, "'other'" in err, (tmp_path / "no").exists()) == (2, True, False)
+    safety = ("evaluate", tmp_path / "pairs", "--protocol", "safety", "--out", tmp_path / "no")
+    status, _, err = command(*safety, "--models", tiny_model, "--table", "1")
+    assert (status, "stands alone" in err, (tmp_path / "no").exists()) == (2, True, False)
+    status, out, _ = command(*safety, "--models", tiny_model)
+    page = (tmp_path / "no" / "safety.md").read_text()
+    assert (status, page.strip() in out, tiny_model in page) == (0, True, True)
 
 
 TRAINING = """

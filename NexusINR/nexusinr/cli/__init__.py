@@ -14,7 +14,8 @@ from typer.main import get_command
 
 from nexusinr.cli import degrade, demo, evaluate, models, train, upsample
 from nexusinr.cli.console import emit
-from nexusinr.errors import Cancelled, InputError, NexusError, OutOfMemory
+from nexusinr.errors import Cancelled, InputError, NexusError
+from nexusinr.inference import protocol
 
 app = typer.Typer(
     help="Super-resolution of T1w and T2w brain MRI onto any lattice, with tissue segmentation.",
@@ -42,22 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure = Cancelled("cancelled")
     except NexusError as error:
         failure = error
-    except MemoryError as error:
-        failure = _out_of_memory(error)
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what torch says on a CPU
+    except (MemoryError, RuntimeError) as error:
+        lack = protocol.out_of_memory(error)
+        if lack is None:
             raise
-        failure = _out_of_memory(error)
-    message = " ".join(str(failure).split())
-    print(f"nexusinr: {message}", file=sys.stderr)
+        failure = lack
+    event = protocol.failure(failure)
+    print(f"nexusinr: {event['message']}", file=sys.stderr)
     if "--json" in given:
-        emit({"event": "error", "code": failure.exit_code, "message": message})
+        emit(event)
     return failure.exit_code
-
-
-def _out_of_memory(error: Exception) -> OutOfMemory:
-    reason = str(error).splitlines()[0] if str(error) else "no more could be had"
-    return OutOfMemory(f"out of memory ({reason}): choose a coarser spacing or a smaller region")
 
 
 def _joined(arguments: list[str]) -> list[str]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from nexusinr.inference import protocol
+
 Listener = Callable[[float, str, float | None], None]
 
 
@@ -31,9 +33,7 @@ class JsonEvents:
 
     def __call__(self, fraction: float, step: str, eta: float | None) -> None:
         """A progress listener; seconds to go are null while they are not known."""
-        seconds = None if eta is None else round(eta, 1)
-        event = {"event": "progress", "fraction": round(fraction, 4), "step": step}
-        self.is_lost |= not emit({**event, "eta_s": seconds})
+        self.is_lost |= not emit(protocol.progress(fraction, step, eta))
 
 
 @contextmanager

@@ -96,6 +96,8 @@ def evaluate(
         options.use_threads(threads)
         cards = _cards(models, table)
         if protocol == [SAFETY]:
+            if table or only or subjects:
+                raise InputError("the protocol safety stands alone: no --table, --only, --subjects")
             from nexusinr.evaluation import safety
 
             safety.evaluate(pairs, list(cards), out, _restorer(device, cancelled), split=split)

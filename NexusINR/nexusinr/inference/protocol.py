@@ -276,20 +276,23 @@ def progress(fraction: float, step: str, eta: float | None) -> Event:
 
 def failure(error: BaseException) -> Event:
     """What went wrong, as an event."""
-    known = error if isinstance(error, NexusError) else _unexpected(error)
+    known = error if isinstance(error, NexusError) else out_of_memory(error) or _unexpected(error)
     message = " ".join(str(known).split())
     return {"event": "error", "code": known.exit_code, "message": message}
 
 
-def _unexpected(error: BaseException) -> NexusError:
-    reason = next(iter(str(error).splitlines()), "")
+def out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """What to say of a lack of memory, whoever noticed it; None for any other error."""
     # What torch says, on a CPU and on a GPU.
     told = any(words in str(error) for words in ("can't allocate memory", "out of memory"))
-    if isinstance(error, MemoryError) or told:
-        reason = reason or "no more could be had"
-        return OutOfMemory(
-            f"out of memory ({reason}): choose a coarser spacing or a smaller region"
-        )
+    if not isinstance(error, MemoryError) and not told:
+        return None
+    reason = next(iter(str(error).splitlines()), "") or "no more could be had"
+    return OutOfMemory(f"out of memory ({reason}): choose a coarser spacing or a smaller region")
+
+
+def _unexpected(error: BaseException) -> NexusError:
+    reason = next(iter(str(error).splitlines()), "")
     return NexusError(f"internal error ({type(error).__name__}: {reason}); the log has more of it")
 
 

@@ -45,6 +45,16 @@ class Conditioning(nn.Module):
         return features * (1 + scale) + shift
 
 
+def he_initialise(module: nn.Module) -> None:
+    """He initialisation without bias: torch's default fades the signal layer by layer."""
+    if isinstance(module, nn.Conv3d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, Conditioning):
+        module.start_as_identity()
+
+
 class DenseBlock(nn.Module):
     """Residual dense block of RDN (Zhang et al. 2018): dense layers, 1x1x1 fusion, skip."""
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nexusinr.models.encoders import Conditioning, conv3
+from nexusinr.models.encoders import Conditioning, conv3, he_initialise
 from nexusinr.models.nexus_inr import RESIDUAL_SCALE, RESIDUAL_START
 from nexusinr.models.rscfl import RSCFL, strip
 
@@ -225,13 +225,8 @@ def interpolate_doubled(image: Tensor, axes: Axes) -> Tensor:
 
 def _initialise(module: nn.Module) -> None:
     """He initialisation without bias; what is added to a stream starts small, as in Nexus-INR."""
-    if isinstance(module, nn.Conv3d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, Conditioning):
-        module.start_as_identity()
-    elif isinstance(module, RSCFL):
+    he_initialise(module)
+    if isinstance(module, RSCFL):
         module.out.weight.data *= RESIDUAL_START
     elif isinstance(module, Fusion):
         module.to_clean.weight.data *= RESIDUAL_START

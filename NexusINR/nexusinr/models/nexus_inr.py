@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nexusinr.labels import CLASSES
 from nexusinr.models.attention import CrossModalAttention
 from nexusinr.models.decoders import build_decoder, fourier_features
-from nexusinr.models.encoders import Conditioning, DenseBlock, build_encoder
+from nexusinr.models.encoders import DenseBlock, build_encoder, he_initialise
 from nexusinr.models.sampling import LatticeMap
 
 #: Modality indices of the paper (1 and 2 there).
@@ -276,17 +276,9 @@ def _mlp(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _initialise(module: nn.Module) -> None:
-    """He initialisation without bias: torch's default fades the signal layer by layer.
-
-    Residual branches start small, so that the sums they are added to keep their size.
-    """
-    if isinstance(module, nn.Conv3d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, Conditioning):
-        module.start_as_identity()
-    elif isinstance(module, DenseBlock):
+    """Residual branches start small, so that the sums they are added to keep their size."""
+    he_initialise(module)
+    if isinstance(module, DenseBlock):
         module.fuse.weight.data *= RESIDUAL_START
     elif isinstance(module, CrossModalAttention):
         module.out.weight.data *= RESIDUAL_START

@@ -19,19 +19,7 @@ class ICONetTask(Task[Staged]):
     """L1 losses of multi-stage supervision; T1w and T2w scans take turns."""
 
     architecture: ClassVar[str] = "ICONet"
-
-    def make_source(self, data: TrainingData) -> StageSource:
-        """Single scans."""
-        c = self.config
-        return StageSource(
-            data,
-            c.patch,
-            c.seed,
-            c.label_share,
-            c.brats_share,
-            c.subject_weights,
-            device=self.device,
-        )
+    source_class = StageSource
 
     def draw(self, number: int) -> Staged:
         """A batch of scans of one modality that share one protocol."""

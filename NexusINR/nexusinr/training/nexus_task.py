@@ -19,19 +19,7 @@ class NexusTask(Task[Example]):
     """The losses of the paper, both modalities of a pair together."""
 
     architecture: ClassVar[str] = "NexusINR"
-
-    def make_source(self, data: TrainingData) -> PatchSource:
-        """Pairs of scans."""
-        c = self.config
-        return PatchSource(
-            data,
-            c.patch,
-            c.seed,
-            c.label_share,
-            c.brats_share,
-            c.subject_weights,
-            device=self.device,
-        )
+    source_class = PatchSource
 
     def draw(self, number: int) -> Example:
         """A batch of pairs that share one protocol."""

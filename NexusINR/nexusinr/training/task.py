@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from nexusinr.training.config import TrainConfig
 from nexusinr.training.crops import CropSource
 from nexusinr.training.dataset import Subject, TrainingData
+from nexusinr.training.patches import PatchSource
+from nexusinr.training.stages import StageSource
 
 E = TypeVar("E")
 
@@ -45,17 +47,23 @@ class Task(nn.Module, ABC, Generic[E]):
 
     #: The class of the network, as in its card.
     architecture: ClassVar[str]
+    #: What draws its examples.
+    source_class: ClassVar[type[PatchSource] | type[StageSource]]
 
     def __init__(
         self, config: TrainConfig, network: nn.Module, data: TrainingData, device: torch.device
     ) -> None:
         super().__init__()
         self.config, self.network, self.device = config, network, device
-        self.source: CropSource = self.make_source(data)
-
-    @abstractmethod
-    def make_source(self, data: TrainingData) -> CropSource:
-        """What draws the examples."""
+        self.source: CropSource = self.source_class(
+            data,
+            config.patch,
+            config.seed,
+            config.label_share,
+            config.brats_share,
+            config.subject_weights,
+            device=device,
+        )
 
     @abstractmethod
     def draw(self, number: int) -> E:
