@@ -21,7 +21,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e ".[train,web,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[train,web,cohort,dicom,dev]"
 	touch $@
 
 demo: setup

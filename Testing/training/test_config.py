@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from nexusinr.models.encoders import receptive_radius
 from nexusinr.models.iconet import ICONetConfig
-from nexusinr.models.nexus_inr import NexusINRConfig
+from nexusinr.models.nexus_inr import NexusINR, NexusINRConfig
 from nexusinr.training.config import SHIPPED, TrainConfig, difference, merged, read_yaml
 from nexusinr.training.losses import LossWeights, StageWeights
 
@@ -32,20 +33,33 @@ def test_every_one_that_ships_can_be_used():
     assert (type(iconet.model), type(iconet.losses)) == (ICONetConfig, StageWeights)
 
 
+def off(*switches):
+    return dict.fromkeys(switches, False)
+
+
 @pytest.mark.parametrize(
-    ("name", "off"),
+    ("name", "change"),
     [
-        ("ablation-no-fusion", {"multi_modal_fusion"}),
-        ("ablation-no-attention", {"cross_attention"}),
-        ("ablation-no-segmentation", {"segmentation_enhanced"}),
-        ("ablation-none", {"multi_modal_fusion", "cross_attention", "segmentation_enhanced"}),
+        ("ablation-no-fusion", off("multi_modal_fusion")),
+        ("ablation-no-attention", off("cross_attention")),
+        ("ablation-no-segmentation", off("segmentation_enhanced")),
+        ("ablation-none", off("multi_modal_fusion", "cross_attention", "segmentation_enhanced")),
+        ("encoder-rescnn", {"encoder": "rescnn", "blocks": 5}),
+        ("encoder-srresnet", {"encoder": "srresnet", "blocks": 5}),
+        ("decoder-siren", {"decoder": "siren"}),
     ],
 )
-def test_ablations_change_their_switches_and_nothing_else(name, off):
-    base, changed = shipped("nexus-inr").to_dict(), shipped(name).to_dict()
-    model = {**base.pop("model"), **dict.fromkeys(off, False)}
-    assert changed.pop("model") == model
+def test_rows_of_tables_2_to_4_differ_in_one_part_and_are_trained_alike(name, change):
+    base, changed = shipped("ablation-full").to_dict(), shipped(name).to_dict()
+    assert changed.pop("model") == {**base.pop("model"), **change}
     assert changed == base
+
+
+@pytest.mark.parametrize("name", ["encoder-rescnn", "encoder-srresnet"])
+def test_encoders_of_table_3_reach_equally_far(name):
+    networks = [NexusINR(shipped(n).model) for n in (name, "ablation-full")]
+    reach = {receptive_radius(network.shared[0]) for network in networks}
+    assert len(reach) == 1
 
 
 def test_a_file_changes_its_base_within_tables_too(tmp_path):

@@ -36,16 +36,17 @@ def trainer(folder, tmp_path) -> Trainer:
 def test_terms_by_hand(trainer):
     trainer.source.brats_share = 1.0
     t1w, t2w = (trainer.task.draw(number) for number in (0, 1))
-    assert trainer.losses(t1w).keys() == {"t1w", "clean"}
+    assert trainer.losses(t1w).keys() == {"t1w", "squared", "clean"}
     found = trainer.losses(t2w)
     first, second = run_stages(trainer.network, t2w)
 
-    def error(image: torch.Tensor, level: int, border: tuple[int, int, int]) -> float:
+    def error(image: torch.Tensor, level: int, border: tuple[int, int, int], power=1) -> float:
         i, j, k = (slice(n, -n) for n in border)
-        return (image - t2w.clean[level])[..., i, j, k].abs().mean().item()
+        return (image - t2w.clean[level])[..., i, j, k].abs().pow(power).mean().item()
 
     expected = {
         "t2w": error(second.fine, 2, (4, 4, 4)),
+        "squared": error(second.fine, 2, (4, 4, 4), power=2),
         "between": error(first.fine, 1, (4, 4, 2)),
         "clean": (error(first.clean, 0, (4, 4, 1)) + error(second.clean, 1, (4, 4, 2))) / 2,
     }

@@ -19,7 +19,7 @@ from nexusinr.training.losses import (
     modality_losses,
     restoration,
     segmentation,
-    self_reconstruction,
+    squared_error,
     total,
 )
 
@@ -45,7 +45,7 @@ class TestByHand:
         np.testing.assert_allclose(student.grad[0, 0], (2 * 1 / 4, 2 * 2 / 4))
 
     def test_eq_11_self_reconstruction(self):
-        loss = self_reconstruction(tensor([0.0, 1.0, 3.0]), tensor([1.0, 1.0, 1.0]))
+        loss = squared_error(tensor([0.0, 1.0, 3.0]), tensor([1.0, 1.0, 1.0]))
         assert loss.item() == pytest.approx(5 / 3)
 
     def test_eq_18_mean_alignment(self):
@@ -116,9 +116,10 @@ class TestTermsOfOneDecoding:
         assert not torch.allclose(alone, decoded.interpolated)
         expected = {
             "t2w": restoration(decoded.intensity, truth),
+            "squared": squared_error(decoded.intensity, truth),
             "segmentation": segmentation(decoded.logits, tissues),
             "discrimination": discrimination(network.classifier(decoded.specific), T2W),
-            "self_reconstruction": self_reconstruction(alone, truth),
+            "self_reconstruction": squared_error(alone, truth),
             "distillation": distillation(decoded.fused, decoded.guide_shared),
             "mean_alignment": mean_alignment(decoded.fused, decoded.guide_shared),
         }
@@ -129,9 +130,13 @@ class TestTermsOfOneDecoding:
     @pytest.mark.parametrize(
         ("modality", "guided", "names"),
         [
-            (T1W, True, {"t1w", "segmentation", "discrimination"}),
-            (T1W, False, {"t1w", "segmentation", "discrimination"}),
-            (T2W, False, {"t2w", "segmentation", "discrimination", "self_reconstruction"}),
+            (T1W, True, {"t1w", "squared", "segmentation", "discrimination"}),
+            (T1W, False, {"t1w", "squared", "segmentation", "discrimination"}),
+            (
+                T2W,
+                False,
+                {"t2w", "squared", "segmentation", "discrimination", "self_reconstruction"},
+            ),
         ],
     )
     def test_others_have_fewer(self, modality, guided, names):

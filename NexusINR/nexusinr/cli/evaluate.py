@@ -58,7 +58,8 @@ def evaluate(
         Option(
             metavar="1...5",
             help="Make this table of the paper as well. Without --models it takes all installed "
-            "models (1, 5) or those named ablation-*, encoder-*, decoder-* (2, 3, 4).",
+            "models (1, 5), or ablation-full and those named ablation-*, encoder-*, decoder-* "
+            "(2, 3, 4).",
         ),
     ] = None,
     only: Annotated[
@@ -162,11 +163,12 @@ def _cards(models: list[str] | None, table: int | None) -> dict[str, Card]:
     if not named and table is None:
         named = [options.DEFAULT_MODEL]
     elif not named or named == ["all"]:
-        prefix = "" if table is None or named else PREFIXES[table]
-        named = [name for name in weights.available() if name.startswith(prefix)]
+        prefixes = ("",) if table is None or named else PREFIXES[table]
+        named = [name for name in weights.available() if name.startswith(prefixes)]
         if not named:
             raise InputError(
-                f"no installed model is named {prefix}*: name those of table {table} with --models"
+                f"no installed model is named {prefixes[-1]}*: train those of table {table} "
+                "(training/README.md), or name others with --models"
             )
     return {name: weights.find(name) for name in named}
 

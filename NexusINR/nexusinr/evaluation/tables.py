@@ -24,7 +24,7 @@ from nexusinr.evaluation.report import FEW
 from nexusinr.evaluation.scores import BASELINE, BASELINES, Overlap, Score, write_table
 
 #: What each table shows, and which installed models it takes where none is named: those whose
-#: name begins so.
+#: name begins so. The full model is a row of tables 2, 3 and 4.
 TITLES = {
     1: "Table 1: methods",
     2: "Table 2: ablation of Nexus-INR",
@@ -32,7 +32,14 @@ TITLES = {
     4: "Table 4: decoders of Nexus-INR",
     5: "Table 5: segmentation after restoration",
 }
-PREFIXES = {1: "", 2: "ablation-", 3: "encoder-", 4: "decoder-", 5: ""}
+FULL = "ablation-full"
+PREFIXES = {
+    1: ("",),
+    2: ("ablation-",),
+    3: (FULL, "encoder-"),
+    4: (FULL, "decoder-"),
+    5: ("",),
+}
 
 #: Name of a column of the paper's table 2, and the entry of a model's configuration behind it.
 SWITCHES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, cast
 
 import torch
@@ -10,9 +11,11 @@ from torch.nn import functional
 
 from nexusinr.models.iconet import ICONet, Stage
 from nexusinr.training.dataset import Subject, TrainingData
-from nexusinr.training.losses import restoration
+from nexusinr.training.losses import restoration, squared_error
 from nexusinr.training.stages import Staged, StageSource
 from nexusinr.training.task import MODALITIES, VALIDATION_SIZE, Restored, Task
+
+Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 class ICONetTask(Task[Staged]):
@@ -32,17 +35,19 @@ class ICONetTask(Task[Staged]):
         return [*source.fixed(subject), *source.fixed(subject)]
 
     def losses(self, example: Staged) -> dict[str, Tensor]:
-        """`clean`, `between` (with two stages or more), and the modality's own term."""
+        """`clean`, `between` (with two stages or more), and the modality's own terms."""
         stages = run_stages(cast(ICONet, self.network), example)
 
-        def error(image: Tensor, level: int) -> Tensor:
-            return restoration(
-                example.inner(image, level), example.inner(example.clean[level], level)
-            )
+        def error(image: Tensor, level: int, measure: Measure = restoration) -> Tensor:
+            return measure(example.inner(image, level), example.inner(example.clean[level], level))
 
         clean = [error(stage.clean, level) for level, stage in enumerate(stages)]
         fine = [error(stage.fine, level + 1) for level, stage in enumerate(stages)]
-        terms = {MODALITIES[example.modality]: fine[-1], "clean": torch.stack(clean).mean()}
+        terms = {
+            MODALITIES[example.modality]: fine[-1],
+            "squared": error(stages[-1].fine, len(stages), squared_error),
+            "clean": torch.stack(clean).mean(),
+        }
         if len(fine) > 1:
             terms["between"] = torch.stack(fine[:-1]).mean()
         return terms

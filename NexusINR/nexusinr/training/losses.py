@@ -20,10 +20,12 @@ class LossWeights:
 
     The auxiliary terms stay an order below the restoration: ten times larger, distillation shrinks
     the features before they have learned anything, and training stalls at the interpolation.
+    `squared` is for the squared error of both scans, which PSNR measures, beside the absolute one.
     """
 
     t1w: float = 1.0
     t2w: float = 1.5
+    squared: float = 0.0
     distillation: float = 2e-5
     self_reconstruction: float = 0.1
     mean_alignment: float = 1e-4
@@ -36,11 +38,13 @@ class StageWeights:
     """Weights of ICONet's losses: the last image counts most, T2w more than T1w.
 
     `clean` is for the reconstruction branch of every stage, `between` for the super-resolution
-    branch of every stage but the last, `t1w` and `t2w` for that of the last one.
+    branch of every stage but the last, `t1w` and `t2w` for that of the last one, and `squared` for
+    its squared error.
     """
 
     t1w: float = 1.0
     t2w: float = 1.5
+    squared: float = 0.0
     between: float = 0.5
     clean: float = 0.5
 
@@ -61,8 +65,8 @@ def distillation(fused: Tensor, teacher: Tensor) -> Tensor:
     return (fused - teacher.detach()).square().sum(dim=-1).mean()
 
 
-def self_reconstruction(predicted: Tensor, truth: Tensor) -> Tensor:
-    """L_T2Self, eq. 11: mean squared error."""
+def squared_error(predicted: Tensor, truth: Tensor) -> Tensor:
+    """L_T2Self, eq. 11, and what PSNR is made of: mean squared error."""
     return (predicted - truth).square().mean()
 
 
@@ -98,14 +102,17 @@ def modality_losses(
         truth: the fine image there, (B, I, J, K).
         tissues: tissue values there, (B, I, J, K), UNKNOWN where not known.
     """
-    terms = {("t1w", "t2w")[modality]: restoration(decoded.intensity, truth)}
+    terms = {
+        ("t1w", "t2w")[modality]: restoration(decoded.intensity, truth),
+        "squared": squared_error(decoded.intensity, truth),
+    }
     if decoded.logits is not None:
         terms["segmentation"] = segmentation(decoded.logits, tissues)
     if decoded.specific is not None:
         terms["discrimination"] = discrimination(network.classifier(decoded.specific), modality)
     if modality == T2W and network.config.cross_attention:
         alone = network.decode_alone(T2W, decoded)
-        terms["self_reconstruction"] = self_reconstruction(alone, truth)
+        terms["self_reconstruction"] = squared_error(alone, truth)
         if decoded.guide_shared is not None:
             terms["distillation"] = distillation(decoded.fused, decoded.guide_shared)
             terms["mean_alignment"] = mean_alignment(decoded.guide_shared, decoded.fused)
