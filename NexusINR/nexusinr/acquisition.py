@@ -145,7 +145,10 @@ class SeparableAcquisition:
 
     @cached_property
     def _spectra(self) -> list[tuple[FloatArray, FloatArray]]:
-        return [np.linalg.eigh(m @ m.T) for m in self.matrices]
+        return [
+            (np.ones(len(m)), m) if _is_identity(m) else np.linalg.eigh(m @ m.T)
+            for m in self.matrices
+        ]
 
     def _to_target(self, x: Tensor) -> Tensor:
         batch = x.dim() - 3
@@ -388,11 +391,16 @@ def _along_axes(x: Tensor, matrices: list[FloatArray]) -> Tensor:
     """Applies one matrix (n_out, n_in) to each of the last three axes."""
     import torch
 
-    # The axis that shrinks most goes first.
-    for axis in sorted(range(3), key=lambda a: matrices[a].shape[0] / matrices[a].shape[1]):
+    # The axis that shrinks most goes first; in-plane the matrix often is the identity.
+    axes = [axis for axis in range(3) if not _is_identity(matrices[axis])]
+    for axis in sorted(axes, key=lambda a: matrices[a].shape[0] / matrices[a].shape[1]):
         moved = torch.movedim(x, x.dim() - 3 + axis, -1)
         x = torch.movedim(moved @ _as_tensor(matrices[axis].T, x), -1, x.dim() - 3 + axis)
     return x
+
+
+def _is_identity(matrix: FloatArray) -> bool:
+    return matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix)))
 
 
 def _as_tensor(array: np.ndarray, like: Tensor) -> Tensor:

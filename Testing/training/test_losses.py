@@ -81,6 +81,11 @@ class TestByHand:
         found = total({name: tensor(value) for name, value in terms.items()}, weights)
         assert found.item() == pytest.approx(2 + 1.5 + 0.5 + 0.07)
 
+    def test_what_is_not_about_restoration_may_come_in_late(self):
+        weights = LossWeights(t2w=2, self_reconstruction=3, segmentation=5)
+        terms = {name: tensor(1.0) for name in ("t2w", "self_reconstruction", "segmentation")}
+        assert total(terms, weights, ease=0.2).item() == pytest.approx(2 + 3 + 1)
+
     def test_every_term_has_a_weight_of_its_own(self):
         for name, weight in vars(LossWeights()).items():
             assert total({name: tensor(1.0)}, LossWeights()).item() == pytest.approx(weight)

@@ -73,7 +73,7 @@ class TestSteps:
         before = loss()
         for _ in range(8):
             trainer.train_step()
-        assert loss() < 0.9 * before
+        assert loss() < 0.97 * before
 
     def test_an_example_seen_again_and_again_is_learnt(self, folder, tmp_path):
         plain = LossWeights(distillation=0, mean_alignment=0, segmentation=0, discrimination=0)

@@ -147,10 +147,26 @@ class NexusINR(nn.Module):
             self.segment = nn.ModuleList(_mlp(c.features, c.classes) for _ in MODALITIES)
             self.fuse = nn.ModuleList(_mlp(c.features + c.classes, c.features) for _ in MODALITIES)
         self.apply(_initialise)
+        self._start_undecided()
         inputs = c.features + len(MODALITIES) * self.position_size
         self.decoder = nn.ModuleList(
             build_decoder(c.decoder, inputs, c.decoder_width, c.decoder_depth) for _ in MODALITIES
         )
+
+    def _start_undecided(self) -> None:
+        """No tissue and no modality is likelier than another in a fresh network.
+
+        Random guesses would cost more than everything else: for hundreds of steps the encoders
+        would learn to take them back, and not to restore.
+        """
+        heads: list[nn.Module] = []
+        if self.config.multi_modal_fusion:
+            heads.append(self.classifier)
+        if self.config.segmentation_enhanced:
+            heads += [mlp[-1] for mlp in self.segment if isinstance(mlp, nn.Sequential)]
+        for head in heads:
+            assert isinstance(head, nn.Linear)
+            nn.init.zeros_(head.weight)
 
     @property
     def position_size(self) -> int:

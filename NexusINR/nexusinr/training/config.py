@@ -39,6 +39,7 @@ class TrainConfig:
     learning_rate: float = 2e-3
     final_learning_rate: float = 2e-5
     warmup: int = 100
+    auxiliary_warmup: int = 0
     clip: float = 1.0
     average_decay: float = 0.998
     label_share: float = 0.22

@@ -26,18 +26,12 @@ from torch import Tensor
 
 from nexusinr.geometry import Affine, Grid
 from nexusinr.labels import from_freesurfer
+from nexusinr.layouts import SUFFIXES, Files, brats
 from nexusinr.training.dataset import LabelMap, Subject, TrainingData
 from nexusinr.training.losses import UNKNOWN
 
 #: Spacings that differ by more than this factor mark thick slices: no truth along that axis.
 SHARP_RATIO = 1.5
-
-#: What T1w and T2w files are called in a BraTS folder, after the subject's name.
-BRATS_NAMES = (("_t1", "_t2"), ("-t1n", "-t2w"))
-
-SUFFIXES = (".nii.gz", ".nii")
-
-Files = tuple[Path | None, Path | None]
 
 
 def read(folder: Path) -> TrainingData:
@@ -51,7 +45,7 @@ def read(folder: Path) -> TrainingData:
     if any((folder / name).is_dir() for name in ("pairs", "singles", "labels")):
         data = _read_own(folder)
     else:
-        found = dict(_bids(folder)) or dict(_brats(folder))
+        found = dict(_bids(folder)) or dict(brats(folder))
         if not found and not (folder / "split.csv").is_file():
             raise ValueError(
                 f"{folder}: neither pairs/, singles/ or labels/ with a split.csv that says who "
@@ -145,16 +139,6 @@ def _bids(folder: Path) -> Iterator[tuple[str, Files]]:
         ]
         if any(files):
             yield "_".join(anat.relative_to(folder).parts[:-1]), (files[0], files[1])
-
-
-def _brats(folder: Path) -> Iterator[tuple[str, Files]]:
-    for case in sorted(path for path in folder.iterdir() if path.is_dir()):
-        for kinds in BRATS_NAMES:
-            named = [[case / f"{case.name}{kind}{s}" for s in SUFFIXES] for kind in kinds]
-            files = [next((f for f in choice if f.is_file()), None) for choice in named]
-            if any(files):
-                yield case.name, (files[0], files[1])
-                break
 
 
 def _person(name: str) -> str:

@@ -187,7 +187,8 @@ class Trainer:
         more = part < self.config.accumulate - 1
         with self.fabric.no_backward_sync(self._module, enabled=more):
             terms = self._module(example)
-            terms["total"] = total(terms, self.config.losses)
+            ease = min(1.0, (self.step + 1) / max(self.config.auxiliary_warmup, 1))
+            terms["total"] = total(terms, self.config.losses, ease)
             self.fabric.backward(terms["total"] / self.config.accumulate)
         return {name: value.detach() for name, value in terms.items()}
 
