@@ -37,7 +37,7 @@ _ELEMENTS = [
 ]  # fmt: skip
 
 #: What pydicom and the conversions below raise for a file that is damaged or that holds no plane.
-_UNUSABLE = (
+UNUSABLE = (
     AttributeError, EOFError, LookupError, NotImplementedError, OSError, TypeError, ValueError,
     struct.error,
 )  # fmt: skip
@@ -53,7 +53,7 @@ _JITTER = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class _Slice:
+class Slice:
     """One image plane. Positions and directions in LPS, lengths in mm."""
 
     file: Path
@@ -73,9 +73,11 @@ class _Slice:
 
     @property
     def normal(self) -> FloatArray:
+        """The unit vector across the slice, (3,), LPS."""
         return np.cross(self.directions[0], self.directions[1])
 
-    def belongs_with(self, other: _Slice) -> bool:
+    def belongs_with(self, other: Slice) -> bool:
+        """Whether both can be slices of one stack."""
         return (
             self.series == other.series
             and self.size == other.size
@@ -93,26 +95,15 @@ def read_dicom(folder: Path) -> Raw:
     Raises InputError where there is no such stack, or where slices are missing, doubled or
     unevenly spaced.
     """
-    slices, left_out = _find(folder)
-    stacks = _stacks(slices)
-    if not stacks:
-        raise InputError(
-            "there is no DICOM image with a position and a voxel size in this folder; give the "
-            "folder that holds the files of one MR series"
-        )
-    stack = max(stacks, key=len)
-    first = stack[0]
-    shape = _check_stack(stack)
-    notes = _choice_notes(stacks, stack, left_out)
-    ordered = sorted(stack, key=lambda s: float(s.position @ first.normal))
+    ordered, notes = find_stack(folder)
+    first = ordered[0]
+    shape = checked_shape((*first.size, len(ordered)))
     step, spacing_notes = _step(ordered)
     thickness, thickness_notes = _thickness(ordered, float(np.linalg.norm(step)))
     check_spacing((*first.spacing, float(np.linalg.norm(step))))
     along_rows, along_columns = first.directions * np.reshape(first.spacing, (2, 1))
     matrix = np.eye(4)
-    matrix[:3] = LPS_TO_RAS @ np.column_stack(
-        (along_rows, along_columns, step, ordered[0].position)
-    )
+    matrix[:3] = LPS_TO_RAS @ np.column_stack((along_rows, along_columns, step, first.position))
     affine = checked_affine(matrix)
     return Raw(
         _pixels(ordered, shape),
@@ -124,7 +115,26 @@ def read_dicom(folder: Path) -> Raw:
     )
 
 
-def _check_stack(stack: list[_Slice]) -> tuple[int, int, int]:
+def find_stack(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
+    """The slices that `read_dicom` reads, in its order, and what was odd about the choice.
+
+    Raises InputError where there are none or where they cannot be decoded.
+    """
+    slices, left_out = _find(folder)
+    stacks = _stacks(slices)
+    if not stacks:
+        raise InputError(
+            "there is no DICOM image with a position and a voxel size in this folder; give the "
+            "folder that holds the files of one MR series"
+        )
+    stack = max(stacks, key=len)
+    _check_stack(stack)
+    normal = stack[0].normal
+    ordered = sorted(stack, key=lambda s: float(s.position @ normal))
+    return ordered, _choice_notes(stacks, stack, left_out)
+
+
+def _check_stack(stack: list[Slice]) -> None:
     if stack[0].colours != 1:
         raise InputError("its images are in colour; give the series as the scanner made it")
     if not all(plane.one_scale for plane in stack):
@@ -132,16 +142,15 @@ def _check_stack(stack: list[_Slice]) -> tuple[int, int, int]:
             "its frames have different rescale slopes, which cannot be decoded reliably; export "
             "the series as single slices"
         )
-    return checked_shape((*stack[0].size, len(stack)))
 
 
-def _title(plane: _Slice) -> str:
+def _title(plane: Slice) -> str:
     return "DICOM series" if plane.number is None else f"DICOM series {plane.number}"
 
 
-def _find(folder: Path) -> tuple[list[_Slice], int]:
+def _find(folder: Path) -> tuple[list[Slice], int]:
     """All image planes below a folder, each once, and how many DICOM files held none."""
-    found: dict[tuple[str, int], _Slice] = {}
+    found: dict[tuple[str, int], Slice] = {}
     left_out = 0
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "DICOMDIR"):
         try:
@@ -150,7 +159,7 @@ def _find(folder: Path) -> tuple[list[_Slice], int]:
                 planes = list(_planes(file, header))
         except InvalidDicomError:
             continue
-        except _UNUSABLE:
+        except UNUSABLE:
             left_out += 1
             continue
         for plane in planes:
@@ -158,13 +167,13 @@ def _find(folder: Path) -> tuple[list[_Slice], int]:
     return list(found.values()), left_out
 
 
-def _planes(file: Path, header: Dataset) -> Iterator[_Slice]:
-    """The planes of one file; one of _UNUSABLE is raised where a plane has no place."""
+def _planes(file: Path, header: Dataset) -> Iterator[Slice]:
+    """The planes of one file; one of UNUSABLE is raised where a plane has no place."""
     frames = int(header.get("NumberOfFrames") or 1)
     enhanced = "PerFrameFunctionalGroupsSequence" in header
     if frames != (len(header.PerFrameFunctionalGroupsSequence) if enhanced else 1):
         raise ValueError(f"{frames} frames, and not as many descriptions")
-    described = [_groups(header, frame) if enhanced else [header] for frame in range(frames)]
+    described = [frame_groups(header, frame) if enhanced else [header] for frame in range(frames)]
     # GDCM rescales every frame of a file like the first one.
     scales = {(_value(g, "RescaleSlope", 1), _value(g, "RescaleIntercept", 0)) for g in described}
     for frame, groups in enumerate(described):
@@ -174,7 +183,7 @@ def _planes(file: Path, header: Dataset) -> Iterator[_Slice]:
             raise ValueError("the directions of rows and columns are not at right angles")
         rows, columns = (float(v) for v in _value(groups, "PixelSpacing"))
         number = header.get("SeriesNumber")
-        yield _Slice(
+        yield Slice(
             file=file,
             frame=frame,
             instance=str(header.get("SOPInstanceUID", file)),
@@ -192,7 +201,7 @@ def _planes(file: Path, header: Dataset) -> Iterator[_Slice]:
         )
 
 
-def _groups(header: Dataset, frame: int) -> list[Dataset]:
+def frame_groups(header: Dataset, frame: int) -> list[Dataset]:
     """What an enhanced file says about one frame: its own macros first, then the shared ones."""
     levels = [
         header.PerFrameFunctionalGroupsSequence[frame],
@@ -200,9 +209,10 @@ def _groups(header: Dataset, frame: int) -> list[Dataset]:
     ]
     macros = (
         "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
-        "PixelValueTransformationSequence",
+        "PixelValueTransformationSequence", "FrameVOILUTSequence", "MREchoSequence",
+        "MRTimingAndRelatedParametersSequence",
     )  # fmt: skip
-    return [level[macro].value[0] for level in levels for macro in macros if macro in level]
+    return [level[macro].value[0] for level in levels for macro in macros if level.get(macro)]
 
 
 def _value(groups: Iterable[Dataset], name: str, default: Any = None) -> Any:
@@ -220,9 +230,9 @@ def _positive(groups: Iterable[Dataset], name: str) -> float | None:
     return value if np.isfinite(value) and value > 0 else None
 
 
-def _stacks(slices: list[_Slice]) -> list[list[_Slice]]:
+def _stacks(slices: list[Slice]) -> list[list[Slice]]:
     """Slices grouped into stacks of one series, size and direction; low series numbers first."""
-    stacks: list[list[_Slice]] = []
+    stacks: list[list[Slice]] = []
     for plane in slices:
         for stack in stacks:
             if plane.belongs_with(stack[0]):
@@ -233,9 +243,7 @@ def _stacks(slices: list[_Slice]) -> list[list[_Slice]]:
     return sorted(stacks, key=lambda s: (s[0].number is None, s[0].number or 0, s[0].series))
 
 
-def _choice_notes(
-    stacks: list[list[_Slice]], stack: list[_Slice], left_out: int
-) -> tuple[str, ...]:
+def _choice_notes(stacks: list[list[Slice]], stack: list[Slice], left_out: int) -> tuple[str, ...]:
     notes = []
     if len(stacks) > 1:
         sizes = ", ".join(str(len(s)) for s in stacks)
@@ -250,7 +258,7 @@ def _choice_notes(
     return tuple(notes)
 
 
-def _step(ordered: list[_Slice]) -> tuple[FloatArray, tuple[str, ...]]:
+def _step(ordered: list[Slice]) -> tuple[FloatArray, tuple[str, ...]]:
     """From one slice to the next, (3,), LPS mm. Raises InputError where that is not one step."""
     positions = np.stack([s.position for s in ordered])
     gaps = np.diff(positions @ ordered[0].normal)
@@ -287,7 +295,7 @@ def _step(ordered: list[_Slice]) -> tuple[FloatArray, tuple[str, ...]]:
     return step, tuple(notes)
 
 
-def _thickness(ordered: list[_Slice], spacing: float) -> tuple[float | None, tuple[str, ...]]:
+def _thickness(ordered: list[Slice], spacing: float) -> tuple[float | None, tuple[str, ...]]:
     given = [s.thickness for s in ordered if s.thickness is not None]
     if given and np.median(given) <= 20:
         return float(np.median(given)), ()
@@ -297,7 +305,7 @@ def _thickness(ordered: list[_Slice], spacing: float) -> tuple[float | None, tup
     )
 
 
-def _pixels(ordered: list[_Slice], shape: tuple[int, int, int]) -> FloatImage:
+def _pixels(ordered: list[Slice], shape: tuple[int, int, int]) -> FloatImage:
     """The decoded and rescaled intensities, (i along rows, j along columns, k), float32."""
     data = np.empty(shape, dtype=np.float32)
     files: dict[Path, FloatImage] = {}

@@ -9,21 +9,54 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class Code:
+    """A word of a coded vocabulary, as DICOM writes it: value, vocabulary, meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
+_ALTERED = Code("49755003", "SCT", "Morphologically Altered Structure")
+
+
+@dataclass(frozen=True)
 class Tissue:
-    """One class: value in label maps, name, display colour (RGB 0-255)."""
+    """One class.
+
+    Attributes:
+        value: in label maps.
+        name: for people.
+        colour: for display, RGB 0-255.
+        code: what it is, as in DICOM PS3.16 CID 7153 (central nervous system).
+        category: what kind of thing that is.
+    """
 
     value: int
     name: str
     colour: tuple[int, int, int]
+    code: Code
+    category: Code = _STRUCTURE
 
 
 #: Value 0 is everything that is not one of these (air, skull, scalp, dura).
 TISSUES: tuple[Tissue, ...] = (
-    Tissue(1, "cerebrospinal fluid", (70, 130, 230)),
-    Tissue(2, "grey matter", (128, 174, 128)),
-    Tissue(3, "white matter", (240, 230, 160)),
-    Tissue(4, "deep grey matter", (200, 120, 170)),
-    Tissue(5, "lesion", (216, 60, 60)),
+    Tissue(
+        1,
+        "cerebrospinal fluid",
+        (70, 130, 230),
+        Code("65216001", "SCT", "Cerebrospinal Fluid"),
+    ),
+    Tissue(2, "grey matter", (128, 174, 128), Code("389081007", "SCT", "Gray Matter")),
+    Tissue(3, "white matter", (240, 230, 160), Code("389080008", "SCT", "White Matter")),
+    Tissue(
+        4,
+        "deep grey matter",
+        (200, 120, 170),
+        Code("223151", "FMA", "Subcortical gray matter"),
+    ),
+    Tissue(5, "lesion", (216, 60, 60), Code("52988006", "SCT", "Lesion"), _ALTERED),
 )
 
 #: Number of classes of the segmentation, background included.

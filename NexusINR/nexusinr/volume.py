@@ -180,7 +180,7 @@ def _checked(raw: Raw, path: Path) -> Volume:
             "image"
         )
     notes = raw.notes + mended
-    digest = _digest(raw.files)
+    digest = digest_of(raw.files)
     volume = Volume(data, raw.affine, name=raw.name, notes=notes, sha256=digest, path=path)
     return volume if raw.thickness is None else volume.replace(thickness=raw.thickness)
 
@@ -209,7 +209,8 @@ def _finite(data: FloatImage) -> tuple[FloatImage, tuple[str, ...]]:
     )
 
 
-def _digest(files: tuple[Path, ...]) -> str:
+def digest_of(files: tuple[Path, ...]) -> str:
+    """SHA-256 of a file, hexadecimal; of several files: of their sorted digests."""
     digests = sorted(_file_digest(file) for file in files)
     if len(digests) == 1:
         return digests[0]

@@ -49,6 +49,23 @@ def test_what_publishing_replaces_goes(tmp_path):
     }
 
 
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious.txt").write_text("mine")
+    for names in (("one", "two"), ("three",)):
+        with OutputFolder(tmp_path) as folder:
+            folder.file("many").mkdir()
+            for name in names:
+                (folder.file("many") / name).write_text(name)
+            assert folder.publish() == {"many": tmp_path / "many"}
+        assert sorted(p.name for p in (tmp_path / "many").iterdir()) == sorted(names)
+    (tmp_path / "many" / "link").symlink_to(tmp_path / "elsewhere")
+    with OutputFolder(tmp_path) as folder:
+        folder.publish(instead_of=("many",))
+    assert [p.name for p in tmp_path.iterdir()] == ["elsewhere"]
+    assert (tmp_path / "elsewhere" / "precious.txt").read_text() == "mine"
+
+
 def test_errors_of_the_disk_name_the_folder(tmp_path):
     path = tmp_path / "out"
     with pytest.raises(InputError, match=r"out: cannot write there \(no space"):  # noqa: SIM117

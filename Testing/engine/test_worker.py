@@ -176,6 +176,7 @@ def test_models_are_listed(talk):
         ({"max_memory": 0.01}, "GB of memory"),
         ({"register": "perhaps"}, "'perhaps'"),
         ({"consistency": 2}, "weight of 2"),
+        ({"dicom": True}, r"t1w\.nii\.gz: it is no DICOM folder"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(options, problem, talk, run, tmp_path):
@@ -443,7 +444,7 @@ numbers = st.floats(-1e6, 1e6)
     flag=st.booleans(),
 )
 def test_what_is_sent_arrives(spacing, path, flag):
-    options = {"spacing": spacing, "out": path, "segmentation": flag}
+    options = {"spacing": spacing, "out": path, "segmentation": flag, "dicom": not flag}
     line = protocol.request("x", "upsample", **options, like=None)
     assert line.count(b"\n") == 1
     request = parse(line)

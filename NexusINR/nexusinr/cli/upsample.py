@@ -61,6 +61,14 @@ def upsample(
     no_segmentation: Annotated[
         bool, Option("--no-segmentation", help="Leave the tissues out.")
     ] = False,
+    dicom: Annotated[
+        bool,
+        Option(
+            "--dicom",
+            help="Write DICOM for a PACS as well: a derived series for each scan and a "
+            "segmentation. The scans have to be DICOM folders.",
+        ),
+    ] = False,
     threads: options.Threads = None,
     max_memory: Annotated[
         float | None,
@@ -73,8 +81,8 @@ def upsample(
     """Restore a T1w and a T2w scan, or one of them, on any lattice.
 
     Writes t1w_sr.nii.gz, t2w_sr.nii.gz, segmentation.nii.gz, report.json and comparison.png into
-    the folder of --out: all of them or, where something fails, none. A model that gives no
-    tissues writes no segmentation, and says so.
+    the folder of --out: all of them or, where something fails, none. With --dicom there is a folder
+    derived_dicom as well. A model that gives no tissues writes no segmentation, and says so.
     """
     steps = None if spacing is None else parse_spacing(spacing)
 
@@ -93,6 +101,7 @@ def upsample(
             register=register,
             consistency=consistency,
             segmentation=not no_segmentation,
+            dicom=dicom,
             out=out,
             max_memory=max_memory,
             progress=listener,

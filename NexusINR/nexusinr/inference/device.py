@@ -87,7 +87,8 @@ def _probe(name: str) -> str | None:
 
 
 def _cpu(reason: str) -> Device:
-    return Device("cpu", f"CPU, {torch.get_num_threads()} threads", reason)
+    threads = torch.get_num_threads()
+    return Device("cpu", f"CPU, {threads} thread{'s' if threads > 1 else ''}", reason)
 
 
 def _gpu(name: str, reason: str) -> Device:

@@ -51,7 +51,7 @@ class OutputFolder:
         return self
 
     def file(self, name: str) -> Path:
-        """Where to write a file until it is published."""
+        """Where to write a file, or a folder of files, until it is published."""
         assert self._hidden is not None
         return self._hidden / name
 
@@ -60,7 +60,7 @@ class OutputFolder:
         self.file(name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     def publish(self, instead_of: Iterable[str] = ()) -> dict[str, Path]:
-        """Moves every file to its place; where each is, by name.
+        """Moves every file, and every folder as a whole, to its place; where each is, by name.
 
         Args:
             instead_of: names that an earlier run may have left and that are to go, so that the
@@ -69,10 +69,18 @@ class OutputFolder:
         assert self._hidden is not None
         files = sorted(self._hidden.iterdir())
         for name in set(instead_of) - {file.name for file in files}:
-            (self.path / name).unlink(missing_ok=True)
+            self._take_away(name)
         for file in files:
+            if file.is_dir():  # which cannot replace another one
+                self._take_away(file.name)
             os.replace(file, self.path / file.name)
         return {file.name: self.path / file.name for file in files}
+
+    def _take_away(self, name: str) -> None:
+        """Moves what has that name to what is removed in the end."""
+        assert self._hidden is not None
+        if os.path.lexists(self.path / name):
+            os.replace(self.path / name, self._hidden / f"old {name}")
 
     def __exit__(
         self,

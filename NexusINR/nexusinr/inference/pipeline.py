@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nexusinr import registration
+from nexusinr.dicom_out import export
+from nexusinr.dicom_out.derived import Derivation
 from nexusinr.errors import InputError
 from nexusinr.geometry import Grid
 from nexusinr.inference import report
@@ -41,11 +43,12 @@ AUTO_DISPLACEMENT = 1.0
 
 ALIGNMENTS = ("auto", "rigid", "none")
 
-#: Names of the files that a run writes; images by modality.
+#: Names of the files that a run writes; images by modality. DICOM is a folder.
 IMAGES = ("t1w_sr.nii.gz", "t2w_sr.nii.gz")
 SEGMENTATION = "segmentation.nii.gz"
 COMPARISON = "comparison.png"
 REPORT = "report.json"
+DICOM = "derived_dicom"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def upsample(
     register: str = "auto",
     consistency: float = 1.0,
     segmentation: bool = True,
+    dicom: bool = False,
     out: str | Path | None = None,
     session: Session | None = None,
     max_memory: float | None = None,
@@ -103,6 +107,8 @@ def upsample(
             wherever mutual information gains, ``none`` never.
         consistency: 0 ... 1, how much of the residual against the acquired slices is taken away.
         segmentation: whether tissues are wanted; not every model gives them.
+        dicom: whether DICOM is written as well: a derived series for each scan and a segmentation
+            for a PACS. The scans have to be MR series in DICOM.
         out: folder to write to; None: nothing is written.
         session: a model that is loaded already (then model and device are not looked at).
         max_memory: GB that may be used; None: what is free.
@@ -119,6 +125,10 @@ def upsample(
             scans = read_scans(t1w, t2w)
             lattice = target(scans, spacing, like, roi)
             check_pair(scans)
+            if dicom:
+                export.check(list(scans.volumes.values()), lattice.grid)
+            if folder is not None:
+                _check_sources(scans, folder)
         with watch.step("loading the model", 0.02):
             session = session or Session(model, device)
             check_memory(scans, lattice.work, session, max_memory)
@@ -143,7 +153,7 @@ def upsample(
                     f"the model {session.card.name} gives no tissues: there is no segmentation"
                 )
             if folder is not None:
-                result.files.update(_write(result, scans, folder, watch))
+                result.files.update(_write(result, scans, folder, dicom, watch))
         watch.finish()
     return result
 
@@ -153,6 +163,17 @@ def _check_options(register: str, consistency: float) -> None:
         raise InputError(f"unknown registration {register!r}: choose auto, rigid or none")
     if not 0 <= consistency <= 1:
         raise InputError(f"a consistency weight of {consistency:g} cannot be used: give 0 to 1")
+
+
+def _check_sources(scans: Scans, folder: OutputFolder) -> None:
+    """An earlier run's DICOM folder is replaced or removed as a whole: no scan may be in it."""
+    goes = (folder.path / DICOM).resolve()
+    for volume in scans.volumes.values():
+        if volume.path is not None and volume.path.resolve().is_relative_to(goes):
+            raise InputError(
+                f"{volume.path.name}: this scan lies in {goes.name}, which is a result that would "
+                "be replaced; choose another output folder"
+            )
 
 
 def _align(scans: Scans, mode: str) -> tuple[Scans, dict[str, Any]]:
@@ -258,15 +279,19 @@ def _report(
     }
 
 
-def _write(result: Result, scans: Scans, folder: OutputFolder, watch: Progress) -> dict[str, Path]:
+def _write(
+    result: Result, scans: Scans, folder: OutputFolder, dicom: bool, watch: Progress
+) -> dict[str, Path]:
     affine = result.grid.affine
     restored = {m: v for m, v in ((T1W, result.t1w), (T2W, result.t2w)) if v is not None}
     for modality, volume in restored.items():
         write_volume(folder.file(IMAGES[modality]), volume.data, affine)
-        watch.tell(0.3 * (1 + modality))
+        watch.tell(0.2 * (1 + modality))
     if result.segmentation is not None:
         write_volume(folder.file(SEGMENTATION), result.segmentation, affine)
-        watch.tell(0.7)
+        watch.tell(0.5)
+    if dicom:
+        _write_dicom(result, restored, scans, folder.file(DICOM), watch.part(0.5, 0.4))
     draw_comparison(
         {MODALITIES[m]: v for m, v in scans.volumes.items()},
         {MODALITIES[m]: v for m, v in restored.items()},
@@ -274,4 +299,20 @@ def _write(result: Result, scans: Scans, folder: OutputFolder, watch: Progress) 
     )
     folder.write_json(REPORT, result.report)
     watch.tell(0.95)
-    return folder.publish(instead_of=(*IMAGES, SEGMENTATION, COMPARISON, REPORT))
+    return folder.publish(instead_of=(*IMAGES, SEGMENTATION, COMPARISON, REPORT, DICOM))
+
+
+def _write_dicom(
+    result: Result, restored: dict[int, Volume], scans: Scans, path: Path, watch: Progress
+) -> None:
+    model, moved = result.report["model"], result.report["registration"]["applied"]
+    export.write(
+        path,
+        [
+            export.RestoredScan(MODALITIES[m], scans.volumes[m], volume, moved and m == T2W)
+            for m, volume in restored.items()
+        ],
+        result.segmentation,
+        Derivation(model["name"], model["version"], model["sha256"], report.NOTICE),
+        watch.tell,
+    )

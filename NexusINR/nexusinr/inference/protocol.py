@@ -17,7 +17,8 @@ at once, whatever is being computed.
     NIfTI, NRRD, MetaImage or of a DICOM folder). ``spacing``: mm, one number or a list of three; or
     ``like``: path of the image whose lattice is wanted; ``roi``: [R, A, S, size, size, size], mm.
     ``model``, ``device``, ``register``, ``consistency`` (0 to 1), ``segmentation`` (true or false),
-    ``threads`` and ``max_memory`` (GB), with the meanings and defaults of the command line.
+    ``dicom`` (true or false: a folder of DICOM as well, from DICOM folders), ``threads`` and
+    ``max_memory`` (GB), with the meanings and defaults of the command line.
     Result: ``files`` (path by name), ``report`` (what report.json holds), ``encoded_anew``
     (modalities, of "T1w" and "T2w", whose encoding was not in memory yet; that of ICONet serves
     one output lattice, that of Nexus-INR all).
@@ -181,6 +182,7 @@ _RUN = {
     "register": _TEXT,
     "consistency": _NUMBER,
     "segmentation": _FLAG,
+    "dicom": _FLAG,
     "threads": _COUNT,
     "max_memory": _MEMORY,
     "out": _PATH,

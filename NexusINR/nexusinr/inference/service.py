@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from nexusinr.dicom_out import export
 from nexusinr.errors import InputError
 from nexusinr.geometry import Affine, Grid
 from nexusinr.inference import pipeline, report
@@ -158,6 +159,8 @@ class Service:
             scans = read_scans(options.get("t1w"), options.get("t2w"))
             lattice = target(scans, options.get("spacing"), options.get("like"), options.get("roi"))
             check_pair(scans)
+            if options.get("dicom"):
+                export.check(list(scans.volumes.values()), lattice.grid)
         with watch.step("loading the model", 0.3):
             session = self._session_for(options)
             needed = check_memory(scans, lattice.work, session, options.get("max_memory"))

@@ -10,7 +10,7 @@ from slicer import vtkOrientedImageData, vtkSegment, vtkSegmentationConverter
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from nexusinr.geometry import Affine, Grid
-from nexusinr.labels import CSF, DEEP_GREY, GREY, LESION, TISSUES, WHITE, Tissue
+from nexusinr.labels import TISSUES, Code, Tissue
 from nexusinr.mrml.placement import (
     from_vtk,
     put_under_shear,
@@ -22,18 +22,6 @@ from nexusinr.mrml.scene import new_node
 from nexusinr.mrml.volumes import fill, values_of
 
 LABELMAP = vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-
-_STRUCTURE = "SCT^123037004^Anatomical Structure"
-_ALTERED = "SCT^49755003^Morphologically Altered Structure"
-
-#: Category and type of each tissue, as in DICOM PS3.16 CID 7153 (central nervous system).
-CODES: dict[int, tuple[str, str]] = {
-    CSF: (_STRUCTURE, "SCT^65216001^Cerebrospinal Fluid"),
-    GREY: (_STRUCTURE, "SCT^389081007^Gray Matter"),
-    WHITE: (_STRUCTURE, "SCT^389080008^White Matter"),
-    DEEP_GREY: (_STRUCTURE, "FMA^223151^Subcortical gray matter"),
-    LESION: (_ALTERED, "SCT^52988006^Lesion"),
-}
 
 
 def add_segmentation(
@@ -72,7 +60,7 @@ def add_segmentation(
 
 def terminology(tissue: Tissue) -> str:
     """The code of a tissue in the form in which segments carry it."""
-    category, kind = CODES[tissue.value]
+    category, kind = _written(tissue.category), _written(tissue.code)
     context = "Segmentation category and type - DICOM master list"
     return f"{context}~{category}~{kind}~^^~Anatomic codes - DICOM master list~^^~^^"
 
@@ -110,6 +98,10 @@ def tissues_of(node: Any, grid: Grid) -> NDArray[np.uint8]:
     for image, meaning in layers.items():
         _stamp(labels, grid, image, meaning, world_transform(node))
     return labels
+
+
+def _written(code: Code) -> str:
+    return f"{code.scheme}^{code.value}^{code.meaning}"
 
 
 def _segment(tissue: Tissue, image: Any) -> Any:
