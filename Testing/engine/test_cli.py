@@ -51,11 +51,13 @@ def test_help_is_there_at_once():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(took) < 0.3
-    for name in ("upsample", "degrade", "evaluate", "train", "models", "demo"):
+    for name in ("upsample", "degrade", "evaluate", "train", "models", "demo", "view", "batch"):
         assert name in done.stdout
 
 
-@pytest.mark.parametrize("name", ["upsample", "degrade", "evaluate", "train", "models", "demo"])
+@pytest.mark.parametrize(
+    "name", ["upsample", "degrade", "evaluate", "train", "models", "demo", "view", "batch"]
+)
 def test_every_command_has_help(name, command):
     status, out, err = command(name, "--help")
     assert (status, err) == (0, "")
@@ -111,7 +113,7 @@ def test_a_whole_run_in_a_process_of_its_own(tiny_model, thick_files, tmp_path):
     assert result["event"] == "result"
     assert set(result["report"]) >= REPORT_FIELDS
     assert result["report"]["lattice"]["spacing_mm"] == [2, 2, 2.5]
-    assert result["report"]["device"]["description"] == "CPU, 1 threads"
+    assert result["report"]["device"]["description"] == "CPU, 1 thread"
     for name, path in result["files"].items():
         assert Path(path) == tmp_path / "out" / name
     assert {p.name for p in (tmp_path / "out").iterdir()} == set(result["files"])
@@ -485,6 +487,7 @@ def test_the_demo_tells_gains_over_interpolation(command, tiny_model, tmp_path, 
     from nexusinr.cli import demo
 
     monkeypatch.setattr(demo, "SPACING", 3.0)
+    monkeypatch.setenv("VIEW", "0")
     status, out, err = command("demo", "--out", tmp_path, "--model", tiny_model, "--device", "cpu")
     assert (status, err) == (0, "")
     lines = out.splitlines()

@@ -12,7 +12,7 @@ from itertools import takewhile
 import typer
 from typer.main import get_command
 
-from nexusinr.cli import degrade, demo, evaluate, models, train, upsample
+from nexusinr.cli import batch, degrade, demo, evaluate, models, train, upsample, view
 from nexusinr.cli.console import emit
 from nexusinr.errors import Cancelled, InputError, NexusError
 from nexusinr.inference import protocol
@@ -26,7 +26,9 @@ app.command()(upsample.upsample)
 app.command()(degrade.degrade)
 app.command()(evaluate.evaluate)
 app.command()(train.train)
+app.command()(batch.batch)
 app.add_typer(models.app, name="models")
+app.command()(view.view)
 app.command()(demo.demo)
 
 

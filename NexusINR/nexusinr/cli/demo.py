@@ -11,6 +11,8 @@ from typer import Option
 from nexusinr.cli import options
 from nexusinr.cli.console import Listener, describe, progress_bar
 from nexusinr.cli.interrupt import until_done
+from nexusinr.cli.view import serve
+from nexusinr.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +26,8 @@ SPACING = 1.5
 
 METHODS = ("trilinear", "cubic", "restored")
 
+SCANS = ("t1w.nii.gz", "t2w.nii.gz")
+
 
 def demo(
     out: Annotated[Path, Option(metavar="DIR", help="Folder for scans and results.")] = Path(
@@ -32,6 +36,9 @@ def demo(
     model: options.Model = options.DEFAULT_MODEL,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    view: Annotated[
+        bool, Option(envvar="VIEW", help="Serve the viewer afterwards, until Ctrl-C.")
+    ] = True,
 ) -> None:
     """Scan a computed head in thick slices, restore it, and compare with the truth.
 
@@ -43,6 +50,8 @@ def demo(
     print()
     print(table)
     print(f"\nThe picture: {result.files['comparison.png']}")
+    if view:
+        _serve([out / name for name in SCANS], device)
 
 
 def _run(
@@ -62,14 +71,13 @@ def _run(
     if listener is not None:
         listener(0.0, "computing the head", None)
     truths = phantom.pair(SPACING, noise=0.0)[:2]
-    names = ("t1w.nii.gz", "t2w.nii.gz")
     scans = phantom.acquire(*truths)
     with OutputFolder(out) as folder:
-        for name, scan in zip(names, scans, strict=True):
+        for name, scan in zip(SCANS, scans, strict=True):
             write_volume(folder.file(name), scan.data, scan.affine)
         folder.publish()
     result = upsample(
-        *(out / name for name in names),
+        *(out / name for name in SCANS),
         like=truths[0].grid,
         model=model,
         device=device,
@@ -78,6 +86,15 @@ def _run(
         cancelled=cancelled,
     )
     return result, _table(truths, scans, result)
+
+
+def _serve(scans: list[Path], device: str) -> None:
+    """The viewer with the scans in it, for as long as it is wanted."""
+    print("\nThe scans in a browser, until Ctrl-C:", flush=True)
+    try:
+        serve(scans, device=device, open_browser=False)
+    except InputError as error:  # the demo itself is done
+        print(f"No viewer: {error}")
 
 
 def _table(truths: tuple[Volume, ...], scans: tuple[Volume, ...], result: Result) -> str:

@@ -1,0 +1,1 @@
+"""Many subjects: BIDS (or BraTS, or a table) in, BIDS derivatives out, on Dask."""
