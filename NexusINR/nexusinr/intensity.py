@@ -129,7 +129,7 @@ def looks_swapped(t1w: Volume, t2w: Volume) -> str | None:
     inside = ndimage.binary_erosion(inside, iterations=3)
     if np.count_nonzero(inside) < 300:
         return None
-    skew_t1w, skew_t2w = (_skewness(interpolate(scan, grid)[inside]) for scan in (t1w, t2w))
+    skew_t1w, skew_t2w = (skewness(interpolate(scan, grid)[inside]) for scan in (t1w, t2w))
     if skew_t2w - skew_t1w >= SWAPPED_BELOW:
         return None
     return (
@@ -138,7 +138,7 @@ def looks_swapped(t1w: Volume, t2w: Volume) -> str | None:
     )
 
 
-def _skewness(values: NDArray[np.float32]) -> float:
+def skewness(values: NDArray[np.float32]) -> float:
     """From the 2nd, 50th and 98th percentile: -1 (all tail is dark) ... 1; 0 for a constant."""
     low, middle, high = np.percentile(values, [2, 50, 98])
     return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0

@@ -1,0 +1,1 @@
+"""What happens in the viewer: opening, restoring, looking, taking away."""

@@ -1,0 +1,1 @@
+"""What is seen in the viewer: the page, its panel and the dress of the views."""
