@@ -132,6 +132,20 @@ def test_the_head_fills_the_views_and_lies_in_their_middle(bench):
     assert np.ptp(rows) > 0.8 * SIZE[1]  # the longest side of the head
 
 
+def test_only_views_that_are_on_the_screen_are_fitted(bench):
+    axial, _ = bench.nodes("Restored")
+    sagittal, _ = bench.nodes("Restored", "Sagittal")
+    before = axial.GetFieldOfView()[0]
+    for node in (axial, sagittal):
+        node.SetFieldOfView(50, 40, 1)
+    sagittal.SetDimensions(2, 2, 1)  # a view that has no size yet would shrink the head in all
+    bench.comparison.fit([bench.view("Restored")])
+    assert axial.GetFieldOfView()[0] <= before
+    assert axial.GetFieldOfView()[0] > 100
+    assert sagittal.GetFieldOfView()[0] == 50
+    sagittal.SetDimensions(*SIZE, 1)
+
+
 def test_window_and_level_are_one_for_both_rows(bench):
     before = bench.picture("Restored")
     shown = bench.comparison.pairs["T1w"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,18 +122,19 @@ class Comparison:
         self.blinked = False
         self._memory.restore(self.scene)
 
-    def fit(self) -> None:
-        """Turns all views along the first scan's slices and fits the head into them."""
+    def fit(self, views: Collection[View] | None = None) -> None:
+        """Turns views along the first scan's slices and fits the head into them at one scale.
+
+        Args:
+            views: those that are on the screen; None: all.
+        """
         assert self._frame is not None, "enter first"
-        point_views(self._frame, [(node, view.plane) for view, (node, _) in self.nodes.items()])
+        shown = self.nodes if views is None else views
+        point_views(self._frame, [(self.nodes[view][0], view.plane) for view in shown])
 
     def link(self, on: bool) -> None:
         """Whether the views scroll and zoom together, at once."""
-        for _, composite in self.nodes.values():
-            composite.SetInteractionFlagsModifier(ALL_FLAGS & ~OWN_VOLUMES)
-            composite.SetDoPropagateVolumeSelection(False)
-            composite.SetHotLinkedControl(on)
-            composite.SetLinkedControl(on)
+        link_views((composite for _, composite in self.nodes.values()), on)
 
     def blink(self, restored: bool) -> None:
         """Shows the restored scan in the place of the original one, or the original one again."""
@@ -197,6 +198,15 @@ class Comparison:
             pair = self.pairs[view.modality]
             restored = view.row == "restored" or self.blinked
             composite.SetBackgroundVolumeID((pair.restored if restored else pair.original).GetID())
+
+
+def link_views(composites: Iterable[Any], on: bool) -> None:
+    """Whether the views of some composite nodes scroll and zoom together, at once."""
+    for composite in composites:
+        composite.SetInteractionFlagsModifier(ALL_FLAGS & ~OWN_VOLUMES)
+        composite.SetDoPropagateVolumeSelection(False)
+        composite.SetHotLinkedControl(on)
+        composite.SetLinkedControl(on)
 
 
 def _lay_over(composite: Any, node: Any, opacity: float) -> None:

@@ -39,6 +39,13 @@ def place_results(scene: Any, results: Sequence[Any], source: Any, folder: str =
     return int(home)
 
 
+def place_beside(scene: Any, node: Any, other: Any) -> None:
+    """Puts a node into the folder of another one."""
+    hierarchy = vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    folder = hierarchy.GetItemParent(_item(hierarchy, other))
+    hierarchy.SetItemParent(_item(hierarchy, node), folder)
+
+
 def _item(hierarchy: Any, node: Any) -> int:
     """The item of a node; Slicer makes them by itself, a scene alone does not."""
     found = hierarchy.GetItemByDataNode(node)

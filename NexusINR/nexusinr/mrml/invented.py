@@ -7,13 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from slicer import vtkMRMLColorLegendDisplayNode
+from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkCommonCore import VTK_FLOAT
+from vtkmodules.vtkCommonTransforms import vtkTransform
+from vtkmodules.vtkImagingCore import vtkImageReslice
 
-from nexusinr.geometry import Affine
+from nexusinr.geometry import Affine, FloatArray
 from nexusinr.mrml.colours import invented_colours
+from nexusinr.mrml.placement import to_vtk
 from nexusinr.mrml.scene import new_node
-from nexusinr.mrml.volumes import add_volume
+from nexusinr.mrml.volumes import add_volume, affine_of, array_of
 
 LEGEND = "vtkMRMLColorLegendDisplayNode"
+
+#: Percentiles of a scan between which its intensities count as its range.
+RANGE = (0.5, 99.5)
 
 
 def add_invented(
@@ -54,6 +62,53 @@ def add_invented(
     display.SetApplyThreshold(True)
     _add_legend(scene, node, title)
     return node
+
+
+def share_invented(
+    original: Any, restored: Any, moved: FloatArray | None = None
+) -> NDArray[np.float32]:
+    """How far a restored scan departs from what the scan itself shows there, (i, j, k), 0 ... 1.
+
+    What the scan shows is its linear interpolation; the departure is given as a share of the scan's
+    range. What lies outside of the scan counts as 0: nothing is restored there.
+
+    Args:
+        original: volume node of the scan.
+        restored: volume node of what was made of it.
+        moved: (4, 4), RAS mm: how registration moved the scan before it was restored.
+
+    Raises InputError as `volumes.affine_of` and `volumes.array_of`.
+    """
+    scan, values = affine_of(original), array_of(original)
+    if moved is not None:
+        scan = scan.transformed(moved)
+    image = array_of(restored)
+    shown = _resliced(original, scan.inverse @ affine_of(restored).matrix, image.shape)
+    low, high = np.percentile(values, RANGE)
+    share = np.abs(image - shown) / np.float32(max(high - low, np.finfo(np.float32).tiny))
+    share[np.isnan(share)] = 0
+    return np.asarray(np.minimum(share, 1), dtype=np.float32)
+
+
+def _resliced(node: Any, index_map: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A volume node at other indices, linearly; NaN outside.
+
+    Its image lies at the origin with voxels of size 1, as those of all volume nodes do.
+    """
+    transform = vtkTransform()
+    transform.SetMatrix(to_vtk(index_map))
+    reslice = vtkImageReslice()
+    reslice.SetInputData(node.GetImageData())
+    reslice.SetResliceTransform(transform)
+    reslice.SetInterpolationModeToLinear()
+    reslice.SetOutputScalarType(VTK_FLOAT)
+    reslice.SetBackgroundLevel(np.nan)
+    reslice.SetOutputOrigin(0, 0, 0)
+    reslice.SetOutputSpacing(1, 1, 1)
+    reslice.SetOutputExtent(0, shape[0] - 1, 0, shape[1] - 1, 0, shape[2] - 1)
+    reslice.Update()
+    scalars = reslice.GetOutput().GetPointData().GetScalars()
+    return np.array(vtk_to_numpy(scalars)).reshape(shape, order="F")
 
 
 def _add_legend(scene: Any, node: Any, title: str) -> None:

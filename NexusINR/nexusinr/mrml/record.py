@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from nexusinr.mrml.scene import new_node
-
 #: Attributes on result nodes start with this.
 PREFIX = "NexusINR."
 
@@ -33,11 +31,14 @@ def add_record(
     Returns the text node; results refer to it, and to the sources.
     """
     shown = _without_paths(report)
-    text = new_node(scene, "vtkMRMLTextNode", "NexusINR report")
+    text = scene.CreateNodeByClass("vtkMRMLTextNode")
+    text.UnRegister(None)  # Python owns it, until the scene does
+    text.SetName(scene.GenerateUniqueName("NexusINR report"))
     text.SetText(json.dumps(shown, indent=2, ensure_ascii=False))
     for node in [*results, text]:
         for name, value in _attributes(shown).items():
             node.SetAttribute(PREFIX + name, value)
+    scene.AddNode(text)  # complete: selectors look at a node's attributes when it appears
     for node in results:
         node.SetNodeReferenceID(REPORT_ROLE, text.GetID())
         for index, source in enumerate(sources):

@@ -12,7 +12,7 @@ Row = tuple[str, float, str]  # quantity, value, unit
 
 
 def add_table(scene: Any, report: dict[str, Any], name: str = "NexusINR measures") -> Any:
-    """Tissue volumes and the residual of each scan, as quantity, value and unit.
+    """Tissue volumes, the residual of each scan, and the time; as quantity, value and unit.
 
     Args:
         scene: where the table goes.
@@ -44,4 +44,6 @@ def rows_of(report: dict[str, Any]) -> list[Row]:
         residual = report["consistency"][modality]
         rows.append((f"{modality} residual as decoded", residual["before"], "scan units"))
         rows.append((f"{modality} residual", residual["after"], "scan units"))
+    if "seconds" in report:
+        rows.append(("time", round(sum(report["seconds"].values()), 1), "s"))
     return rows
