@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from nexusinr.cli import options
 from nexusinr.cli.console import Listener, progress_bar
-from nexusinr.cli.train import stop_on_signals
+from nexusinr.cli.interrupt import stop_on_signals
 from nexusinr.cli.upsample import parse_spacing
 from nexusinr.errors import Cancelled
 

@@ -1,4 +1,4 @@
-"""Work that SIGINT and SIGTERM stop within a second, with nothing left behind."""
+"""Work that SIGINT and SIGTERM stop: within a second, or after its next step."""
 
 from __future__ import annotations
 
@@ -82,3 +82,30 @@ def _leave() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(Cancelled.exit_code)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM has come; a second one ends the process as if unhandled.
+
+    A step and the checkpoint after it take longer than other commands may take to stop. Outside of
+    the main thread, where there are no signals, the answer is always no.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = {name: signal.getsignal(name) for name in names}
+
+    def heard(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for name in names:
+        signal.signal(name, heard)
+    try:
+        yield stop.is_set
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from nexusinr.cli import options
+from nexusinr.cli.interrupt import stop_on_signals
 from nexusinr.errors import Cancelled, InputError
 
 if TYPE_CHECKING:
@@ -168,30 +165,3 @@ def _export(run: Run, trainer: Trainer) -> Path:
     from nexusinr.training.card import describe
 
     return weights.save(trainer.averaged(), run.out, describe(trainer, run.name))
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; a second one ends the process as if unhandled.
-
-    A step and the checkpoint after it take longer than other commands may take to stop. Outside of
-    the main thread, where there are no signals, the answer is always no.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop.is_set
-        return
-    names = (signal.SIGINT, signal.SIGTERM)
-    before = {name: signal.getsignal(name) for name in names}
-
-    def heard(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for name in names:
-        signal.signal(name, heard)
-    try:
-        yield stop.is_set
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
