@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nexusinr.cohort.cluster import Where, read_slurm, sized, slurm_threads
+from nexusinr.cohort.cluster import Where, connected, read_slurm, sized, slurm_threads
 from nexusinr.cohort.settings import Means
 from nexusinr.errors import InputError
 from nexusinr.models import weights
@@ -216,3 +216,9 @@ def test_the_description_of_the_folder(undisturbed, cohort):
     assert told["GeneratedBy"][0]["Name"] == "NexusINR"
     linked = undisturbed / told["DatasetLinks"]["source"]
     assert linked.resolve() == Path(cohort).resolve()
+
+
+def test_nobody_else_on_this_machine_can_talk_to_the_workers(tmp_path):
+    with connected(Where(), 1, tmp_path) as client:
+        assert client.scheduler.address.startswith("tls://127.0.0.1:")
+        assert client.security.require_encryption

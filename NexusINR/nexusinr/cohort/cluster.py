@@ -148,6 +148,7 @@ def _local(workers: int, scratch: str) -> Any:
         n_workers=workers,
         threads_per_worker=1,
         host="127.0.0.1",
+        security=True,  # others on this machine could send code to run: keys for this run alone
         dashboard_address=":0",
         local_directory=scratch,
         preload=[PRELOAD],
