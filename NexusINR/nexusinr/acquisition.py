@@ -160,7 +160,7 @@ class ObliqueAcquisition:
     """A between lattices at an angle: interpolation onto a parallel fine lattice, then as above.
 
     Same arguments and methods as SeparableAcquisition; the pseudo-inverse takes some iterations of
-    conjugate gradients on A A' (enough for a residual below one thousandth).
+    conjugate gradients (enough for a residual below one thousandth where one is possible).
     """
 
     iterations = 30
@@ -203,21 +203,27 @@ class ObliqueAcquisition:
         return gradient
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """A+ y, by conjugate gradients on A A' z = y."""
-        y = y * _as_tensor(self.measured, y)
-        z, residual = y * 0, y
-        direction, power = residual, residual.square().sum()
-        start = power
+        """A+ y, by conjugate gradients for least squares (Hestenes and Stiefel 1952).
+
+        No step makes the residual larger, also where the scan has more voxels than the target and
+        cannot be reproduced.
+        """
+        residual = y * _as_tensor(self.measured, y)
+        gradient = self.adjoint(residual)
+        x, direction = gradient * 0, gradient
+        start, slope = residual.square().sum(), gradient.square().sum()
+        enough = 1e-8 * slope
         for _ in range(self.iterations):
-            if power <= 1e-6 * start or power == 0:
+            if residual.square().sum() <= 1e-6 * start or slope <= enough:
                 break
-            image = self.forward(self.adjoint(direction))
-            step = power / (direction * image).sum()
-            z = z + step * direction
+            image = self.forward(direction)
+            step = slope / image.square().sum()
+            x = x + step * direction
             residual = residual - step * image
-            previous, power = power, residual.square().sum()
-            direction = residual + power / previous * direction
-        return self.adjoint(z)
+            gradient = self.adjoint(residual)
+            before, slope = slope, gradient.square().sum()
+            direction = gradient + slope / before * direction
+        return x
 
     def _interpolate(self, x: Tensor) -> Tensor:
         import torch

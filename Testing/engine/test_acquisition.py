@@ -314,6 +314,22 @@ class TestProjection:
         assert seen.before > 0.05
         assert seen.after < 0.01 * seen.before
 
+    @pytest.mark.parametrize("ratio", [1.3, 0.7, 0.4])
+    @BOTH
+    def test_more_voxels_than_there_are_unknowns_do_no_harm(self, ratio, profile):
+        """Oblique, in-plane voxels finer than the target's: it cannot be reproduced."""
+        made = case(
+            Affine.from_parts((1.5, 1.5, 1.5)),
+            ratios=(ratio, ratio, 2.2),
+            profile=profile,
+            turn=TURN,
+            shape=(14, 14, 14),
+        )
+        y = noise(made.scan.shape) + 1
+        x, residual = project(torch.zeros(made.target.shape), y, made.model())
+        assert residual.after < residual.before
+        assert x.abs().max() < 20 * y.abs().max()
+
     def test_unmeasured_slices_change_nothing(self):
         made = case(Affine(np.eye(4)), ratios=(1, 1, 2), profile="box")
         model = SeparableAcquisition(made.scan.pad(3), made.target, made.thickness, "box")
