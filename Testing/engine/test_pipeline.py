@@ -180,8 +180,11 @@ def test_a_region_outside_of_the_scan_is_refused(session, thick_pair):
         upsample(*thick_pair, roi=(0, 0, 0, 10, -1, 10), session=session)
 
 
-def test_beyond_a_scan_there_is_nothing(session, thick_pair):
+def test_beyond_a_scan_there_is_nothing(tiny_model, thick_pair):
     """Where the head goes on beyond the scan's last slice, nothing is made up."""
+    session = Session(tiny_model, "cpu")
+    for mlp in session.network.segment:  # fresh ones are undecided
+        torch.nn.init.normal_(mlp[-1].weight)
     whole = thick_pair[0]
     grid = whole.grid.crop((0, 0, 4), (26, 30, 9))
     scan = whole.replace(data=whole.data[:, :, 4:9], affine=grid.affine)

@@ -19,8 +19,9 @@ from nexusinr.models.encoders import receptive_radius
 from nexusinr.models.nexus_inr import Encoding, NexusINR, Sampled
 from nexusinr.models.sampling import LatticeMap
 
-#: Voxels that one encoder pass takes at most; bounds memory and the time until a cancel is seen.
-SLAB_VOXELS = 600_000
+#: Voxels that one encoder pass takes at most; bounds memory. What is smaller has more halo: half of
+#: it costs a whole head a third of the encoding time again.
+SLAB_VOXELS = 1_200_000
 
 #: Working space of one encoder pass per slab voxel and feature channel, in bytes.
 SLAB_BYTES = 4 * 9

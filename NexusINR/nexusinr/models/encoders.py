@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 #: What an encoder is told of the scan: log spacing (mm) and log thickness / spacing, per axis.
 CONDITIONS = 6
@@ -19,6 +20,22 @@ CONDITIONS = 6
 def conv3(channels_in: int, channels_out: int) -> nn.Conv3d:
     """A 3x3x3 convolution that keeps the size."""
     return nn.Conv3d(channels_in, channels_out, 3, padding=1)
+
+
+class Pointwise(nn.Conv3d):
+    """A 1x1x1 convolution, as one product of matrices.
+
+    On a CPU, torch's own takes ten times as long: it rearranges channels-last tensors there and
+    back.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, I, J, K) to (B, channels_out, I, J, K), channels last in memory."""
+        mixed = functional.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias)
+        return mixed.movedim(-1, 1)
 
 
 class Conditioning(nn.Module):
@@ -61,7 +78,7 @@ class DenseBlock(nn.Module):
     def __init__(self, channels: int, growth: int, layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(conv3(channels + n * growth, growth) for n in range(layers))
-        self.fuse = nn.Conv3d(channels + layers * growth, channels, 1)
+        self.fuse = Pointwise(channels + layers * growth, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, I, J, K) to the same shape."""
@@ -80,7 +97,7 @@ class RDN(nn.Module):
         self.condition = Conditioning(features)
         self.second = conv3(features, features)
         self.blocks = nn.ModuleList(DenseBlock(features, growth, layers) for _ in range(blocks))
-        self.fuse = nn.Conv3d(blocks * features, features, 1)
+        self.fuse = Pointwise(blocks * features, features)
         self.last = conv3(features, features)
 
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nexusinr.models.encoders import Conditioning, conv3, he_initialise
+from nexusinr.models.encoders import Conditioning, Pointwise, conv3, he_initialise
 from nexusinr.models.nexus_inr import RESIDUAL_SCALE, RESIDUAL_START
 from nexusinr.models.rscfl import RSCFL, strip
 
@@ -76,9 +76,9 @@ class Fusion(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gates = nn.Conv3d(2 * channels, 2 * channels, 1)
-        self.to_clean = nn.Conv3d(channels, channels, 1)
-        self.to_fine = nn.Conv3d(channels, channels, 1)
+        self.gates = Pointwise(2 * channels, 2 * channels)
+        self.to_clean = Pointwise(channels, channels)
+        self.to_fine = Pointwise(channels, channels)
 
     def forward(self, clean: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
         """Features of both branches, (B, C, i, j, k) each, to the same."""

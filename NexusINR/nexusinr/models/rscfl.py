@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nexusinr.models.encoders import conv3
+from nexusinr.models.encoders import Pointwise, conv3
 
 #: Channels that look far, as a share of all.
 SQUEEZE = 4
@@ -32,9 +32,9 @@ class PositionGate(nn.Module):
     def __init__(self, channels: int, reach: int) -> None:
         super().__init__()
         width = max(channels // SQUEEZE, 1)
-        self.squeeze = nn.Conv3d(channels, width, 1)
+        self.squeeze = Pointwise(channels, width)
         self.strips = nn.Sequential(*(strip(width, width, axis, reach) for axis in range(3)))
-        self.expand = nn.Conv3d(width, channels, 1)
+        self.expand = Pointwise(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, i, j, k) to a gate of the same shape, 0 ... 1."""
@@ -51,8 +51,8 @@ class ChannelGate(nn.Module):
         super().__init__()
         width = max(channels // SQUEEZE, 1)
         self.reach = reach
-        self.squeeze = nn.Conv3d(channels, width, 1)
-        self.expand = nn.Conv3d(width, channels, 1)
+        self.squeeze = Pointwise(channels, width)
+        self.expand = Pointwise(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, i, j, k) to a gate of the same shape, 0 ... 1."""
@@ -71,9 +71,9 @@ class RSCFL(nn.Module):
         self.reach = reach
         self.local = conv3(channels, channels)
         self.position = PositionGate(channels, reach)
-        self.mix = nn.Conv3d(channels, channels, 1)
+        self.mix = Pointwise(channels, channels)
         self.channel = ChannelGate(channels, reach)
-        self.choose = nn.Conv3d(2 * channels, channels, 1)
+        self.choose = Pointwise(2 * channels, channels)
         self.out = conv3(channels, channels)
 
     @property
