@@ -3,9 +3,9 @@
     python Testing/Benchmarks/publish_card.py nexus-inr results ...
 
 Every folder of results may hold scores.csv (nexusinr evaluate), table1.csv ... table5.csv,
-safety.json (--protocol safety) and whole_head.json. Rows of other models are left
-out. What the card has already stays unless it is measured anew. The check case is added where the
-card has none; with --check-case it is made again.
+safety.json (--protocol safety) and benchmark.json (nexusinr benchmark). Rows of other models are
+left out. What the card has already stays unless it is measured anew. The check case is added where
+the card has none; with --check-case it is made again.
 """
 
 from __future__ import annotations
@@ -64,10 +64,16 @@ def merge(details: dict[str, Any], folder: Path, model: str) -> None:
         values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
         tables = {name: of_model(values[name], model) for name in SAFETY_TABLES}
         details["safety"] = {"plan": values["plan"], **tables}
-    if (folder / "whole_head.json").is_file():
-        head = json.loads((folder / "whole_head.json").read_text(encoding="utf-8"))
-        if head["model"] == model:
-            details["whole_head"] = head
+    if (folder / "benchmark.json").is_file():
+        values = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
+        if values["model"] == model:
+            details["whole_head"] = whole_head(values)
+
+
+def whole_head(values: dict[str, Any]) -> dict[str, Any]:
+    """What a benchmark says of a whole head, with model, machine and device; seconds of steps."""
+    head = {key: values[key] for key in ("model", "machine", "device")} | values["whole_head"]
+    return head | {"steps": {name: step["seconds"] for name, step in head["steps"].items()}}
 
 
 def of_model(rows: Rows, model: str) -> Rows:

@@ -6,9 +6,7 @@ COMMANDS has the commands that lead here; they are written beside the figures.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from nexusinr.errors import InputError
 from nexusinr.evaluation.report import notes, section
@@ -20,7 +18,6 @@ PROTOCOL = "brats"
 COMMANDS = """\
 ```
 nexusinr evaluate "$NEXUSINR_DATA" --protocol brats --models {models} --out results
-python Testing/Benchmarks/whole_head.py --device cpu > results/whole_head.json
 python Testing/Benchmarks/publish_results.py results --models {models}
 ```
 """
@@ -37,8 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     models = arguments.models.split(",")
     scores = measured(arguments.results / SCORES, [weights.find(name) for name in models])
-    head = json.loads((arguments.results / "whole_head.json").read_text(encoding="utf-8"))
-    publish_readme(scores, left_out(arguments.results), head, arguments.models)
+    publish_readme(scores, left_out(arguments.results), arguments.models)
 
 
 def measured(path: Path, found: list[weights.Card]) -> list[Score]:
@@ -67,22 +63,14 @@ def left_out(results: Path) -> list[str]:
     return [title, "", rest.strip()] if title else []
 
 
-def publish_readme(
-    scores: list[Score], excepted: list[str], head: dict[str, Any], models: str
-) -> None:
+def publish_readme(scores: list[Score], excepted: list[str], models: str) -> None:
     """Replaces what stands between the two marks."""
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     table = "\n".join([*section(scores), *notes(scores), "", *excepted]).replace("### ", "#### ")
-    size = " x ".join(str(n) for n in head["lattice"])
-    time = (
-        f"A whole head ({size} voxels of 1 mm, from slices of 2 mm and 4 mm) takes {head['model']} "
-        f"{head['seconds']} s and at most {head['peak_memory_gb']} GB "
-        f"({head['machine']}, {head['device']})."
-    )
     commands = COMMANDS.format(models=models)
-    block = f"{BEGIN}\n\n{table}\n\n{time}\n\nMade by\n\n{commands}{END}"
+    block = f"{BEGIN}\n\n{table}\n\nMade by\n\n{commands}{END}"
     README.write_text(f"{before}{block}{after}", encoding="utf-8")
 
 

@@ -272,10 +272,12 @@ def test_results_are_merged_into_the_card(home, tmp_path, publish_card):
     rates = [{"method": m, "3 mm": 0.25} for m in ("trilinear", "small", "x")]
     tables = dict.fromkeys(("erasure", "hallucinations_per_litre", "leaked_contrast"), rates)
     (second / "safety.json").write_text(json.dumps({"plan": {"size": 9}, "gates": gates, **tables}))
-    (second / "whole_head.json").write_text('{"model": "small", "seconds": 148.5}')
+    head = {"seconds": 148.5, "steps": {"decoding": {"seconds": 60.5, "gflop": 3}}}
+    measured = {"model": "small", "machine": "m", "device": "d", "whole_head": head}
+    (second / "benchmark.json").write_text(json.dumps(measured))
     other = tmp_path / "other"
     other.mkdir()
-    (other / "whole_head.json").write_text('{"model": "x", "seconds": 12.5}')
+    (other / "benchmark.json").write_text(json.dumps({**measured, "model": "x"}))
     (second / "table2.csv").write_text("Baseline,PSNR\nx,30.25\n")
 
     page = publish_card.publish("small", [first, second, other]).read_text()
@@ -286,7 +288,8 @@ def test_results_are_merged_into_the_card(home, tmp_path, publish_card):
     assert (scores["small"]["psnr"], scores["trilinear"]["lpips"]) == (33.5, None)
     assert [row["model"] for row in details["safety"]["gates"]] == ["small"]
     assert [row["method"] for row in details["safety"]["erasure"]] == ["trilinear", "small"]
-    assert details["whole_head"] == {"model": "small", "seconds": 148.5}
+    assert details["whole_head"]["seconds"] == 148.5
+    assert details["whole_head"]["steps"] == {"decoding": 60.5}
     assert details["tables"] == {"table2": [{"Baseline": "x", "PSNR": 30.25}]}
     assert page == cards.page(details)
     weights.verify(weights.find("small"))

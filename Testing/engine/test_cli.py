@@ -20,6 +20,10 @@ from nexusinr.volume import read_volume, write_volume
 
 RUN = (sys.executable, "-m", "nexusinr.cli")
 
+COMMANDS = (
+    "upsample", "degrade", "evaluate", "train", "models", "demo", "view", "batch", "benchmark",
+)  # fmt: skip
+
 #: What report.json promises.
 REPORT_FIELDS = {
     "inputs",
@@ -51,13 +55,11 @@ def test_help_is_there_at_once():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(took) < 0.3
-    for name in ("upsample", "degrade", "evaluate", "train", "models", "demo", "view", "batch"):
+    for name in COMMANDS:
         assert name in done.stdout
 
 
-@pytest.mark.parametrize(
-    "name", ["upsample", "degrade", "evaluate", "train", "models", "demo", "view", "batch"]
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name, command):
     status, out, err = command(name, "--help")
     assert (status, err) == (0, "")

@@ -12,7 +12,7 @@ from itertools import takewhile
 import typer
 from typer.main import get_command
 
-from nexusinr.cli import batch, degrade, demo, evaluate, models, train, upsample, view
+from nexusinr.cli import batch, benchmark, degrade, demo, evaluate, models, train, upsample, view
 from nexusinr.cli.console import emit
 from nexusinr.errors import Cancelled, InputError, NexusError
 from nexusinr.inference import protocol
@@ -29,6 +29,7 @@ app.command()(train.train)
 app.command()(batch.batch)
 app.add_typer(models.app, name="models")
 app.command()(view.view)
+app.command()(benchmark.benchmark)
 app.command()(demo.demo)
 
 
