@@ -8,12 +8,18 @@ parameter node and package functions take the place of those here.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent.parent
+
+# PySide6 6.12 gives a reference to None away with every call that returns nothing. Before Python
+# 3.12, which made None immortal, the process aborts when the last one is gone.
+if sys.version_info < (3, 12):
+    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 def start(scratch: Path) -> Any:

@@ -142,9 +142,6 @@ class _qMRMLNodeComboBox(QtWidgets.QWidget):
         return self._ids[index] if 0 <= index < len(self._ids) else ""
 
     def _set_types(self, types: list[str]) -> None:
-        for kind in types:
-            if not hasattr(slicer, kind):
-                raise ValueError(f"nodeTypes: there is no class {kind}")
         self.__dict__["_types"] = list(types)
         self._update()
 
