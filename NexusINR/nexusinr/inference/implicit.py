@@ -80,8 +80,9 @@ class Implicit:
 
     def memory(self, scans: Sequence[Grid], target: Grid, piece_voxels: int) -> int:
         """Encodings of all scans and one pass."""
-        encoded = sum(scan.voxels for scan in scans) * self.channels * 4
-        return encoded + piece_voxels * SLAB_BYTES * self.network.config.features
+        sizes = [scan.voxels for scan in scans]
+        piece = min(piece_voxels, max(sizes))
+        return sum(sizes) * self.channels * 4 + piece * SLAB_BYTES * self.network.config.features
 
 
 @dataclass
