@@ -2,6 +2,8 @@
 # make test    everything set up, then every check and test
 # make setup   .venv with everything that the two need; quick when nothing has changed
 # make lint    the checks without the tests
+# make sbom    build/sbom.json: everything that is installed in .venv (CycloneDX)
+# make audit   known weaknesses in it; asks the network
 # make clean   what builds, checks and runs left behind; .venv stays
 #
 # PYTHON names the interpreter that makes .venv: make setup PYTHON=python3.12
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint sbom audit clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -35,6 +37,16 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+build/tools/bin/%:
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet cyclonedx-bom pip-audit
+
+sbom: setup build/tools/bin/cyclonedx-py
+	build/tools/bin/cyclonedx-py environment $(BIN)/python -o build/sbom.json
+
+audit: setup build/tools/bin/pip-audit
+	build/tools/bin/pip-audit --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
 clean:
 	rm -rf build demo-output runs .coverage .hypothesis .import_linter_cache \

@@ -6,17 +6,21 @@ patient is ever loaded; GDCM, through SimpleITK, decodes the pixels and applies 
 
 from __future__ import annotations
 
+import math
+import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from nexusinr.errors import InputError
 from nexusinr.geometry import FloatArray
@@ -24,6 +28,7 @@ from nexusinr.reading import (
     LPS_TO_RAS,
     FloatImage,
     Raw,
+    check_shrunk,
     check_spacing,
     checked_affine,
     checked_shape,
@@ -38,8 +43,8 @@ _ELEMENTS = [
 
 #: What pydicom and the conversions below raise for a file that is damaged or that holds no plane.
 UNUSABLE = (
-    AttributeError, EOFError, LookupError, NotImplementedError, OSError, TypeError, ValueError,
-    struct.error,
+    ArithmeticError, AttributeError, BytesLengthException, EOFError, LookupError,
+    NotImplementedError, OSError, RecursionError, TypeError, ValueError, struct.error,
 )  # fmt: skip
 
 #: Two slices closer than this (mm) are at the same place.
@@ -98,6 +103,8 @@ def read_dicom(folder: Path) -> Raw:
     ordered, notes = find_stack(folder)
     first = ordered[0]
     shape = checked_shape((*first.size, len(ordered)))
+    files = tuple(sorted({plane.file for plane in ordered}))
+    check_shrunk(math.prod(shape), sum(file.stat().st_size for file in files))
     step, spacing_notes = _step(ordered)
     thickness, thickness_notes = _thickness(ordered, float(np.linalg.norm(step)))
     check_spacing((*first.spacing, float(np.linalg.norm(step))))
@@ -109,7 +116,7 @@ def read_dicom(folder: Path) -> Raw:
         _pixels(ordered, shape),
         affine,
         _title(first),
-        tuple(sorted({s.file for s in ordered})),
+        files,
         None if thickness is None else (*first.spacing, thickness),
         (*notes, *spacing_notes, *thickness_notes),
     )
@@ -155,7 +162,7 @@ def _find(folder: Path) -> tuple[list[Slice], int]:
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "DICOMDIR"):
         try:
             with pydicom.config.disable_value_validation():
-                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_ELEMENTS)
+                header = read_header(file, _ELEMENTS)
                 planes = list(_planes(file, header))
         except InvalidDicomError:
             continue
@@ -165,6 +172,27 @@ def _find(folder: Path) -> tuple[list[Slice], int]:
         for plane in planes:
             found.setdefault((plane.instance, plane.frame), plane)
     return list(found.values()), left_out
+
+
+def read_header(file: Path, elements: list[str]) -> Dataset:
+    """Some elements of a file.
+
+    Raises InvalidDicomError for other files, and one of UNUSABLE for damaged and for deflated ones:
+    pydicom inflates the whole of these, to any size.
+    """
+    if file.stat().st_size == 0:  # which cannot be mapped
+        raise InvalidDicomError("an empty file")
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
+        content = cast(BinaryIO, mapped)  # asked for more than there is, it takes no memory for it
+        read_preamble(content, force=False)
+        meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            raise NotImplementedError("a deflated DICOM file")
+        content.seek(0)
+        return pydicom.dcmread(content, stop_before_pixels=True, specific_tags=elements)
 
 
 def _planes(file: Path, header: Dataset) -> Iterator[Slice]:

@@ -33,6 +33,19 @@ _PER_AXIS = (
 )  # fmt: skip
 _PER_PAIR = ("TransformMatrix", "Rotation", "Orientation")
 
+#: Fields of a NRRD header with one entry per axis; with more, ITK writes beyond its buffers.
+_NRRD_PER_AXIS = (
+    "sizes", "spacings", "thicknesses", "axis mins", "axismins", "axis maxs", "axismaxs", "centers",
+    "centerings", "labels", "units", "kinds", "space directions",
+)  # fmt: skip
+
+#: Characters of a NRRD field; what is longer, ITK writes beyond its buffers: names, and the rest.
+_NRRD_NAMES = ("type", "space", "encoding", "endian")
+_LONGEST_NAME, _LONGEST = 64, 400
+
+#: One entry: in quotes, in brackets, or a word.
+_ENTRY = re.compile(r'"(?:[^"\\]|\\.)*"|\([^()]*\)|[^\s"()]+')
+
 #: Fields of a NRRD header that place the image.
 _PLACES = ("spacings", "space directions", "space origin")
 
@@ -81,10 +94,15 @@ def _text_fields(path: Path) -> tuple[dict[str, str], int]:
     for line in text.split("\n"):
         length += len(line) + 1
         name, separator, value = line.partition(":" if is_nrrd else "=")
+        if is_nrrd and not separator and len(line) > _LONGEST:
+            raise InputError(
+                f"its header has a line of {len(line)} characters without a field's name; "
+                "export the image again"
+            )
         if separator and not line.startswith("#"):
-            name = name.strip()
-            if name in fields and not is_nrrd:
-                raise InputError(f"its header gives {name!r} twice; export it again")
+            name = name.strip().lower() if is_nrrd else name.strip()
+            if name in fields and not value.startswith("="):  # NRRD: key:=value
+                raise InputError(f"its header gives {name[:40]!r} twice; export it again")
             fields[name] = value.strip()
         if "ElementDataFile" in fields or (is_nrrd and not line.strip()):
             break
@@ -99,7 +117,7 @@ def _numbers(fields: dict[str, str], name: str) -> list[float]:
         numbers = [math.nan]
     if not np.isfinite(numbers).all():
         raise InputError(
-            f"its header gives {name!r} as {fields[name]!r}, which is not all finite numbers; "
+            f"its header gives {name!r} as {fields[name][:40]!r}, which is not all finite numbers; "
             "correct the header or export the image again"
         )
     return numbers
@@ -116,8 +134,28 @@ def _check_nrrd(fields: dict[str, str]) -> bool:
     encoding = fields["encoding"].lower()
     if encoding not in ("raw", "gzip", "gz"):
         raise InputError(
-            f"its encoding, {encoding!r}, is neither 'raw' nor 'gzip'; export it with one of these"
+            f"its encoding, {encoding[:40]!r}, is neither 'raw' nor 'gzip'; export it with one of "
+            "these"
         )
+    for name, value in fields.items():
+        longest = _LONGEST_NAME if name in _NRRD_NAMES else _LONGEST
+        if not value.startswith("=") and len(name) + len(value) > longest:
+            raise InputError(
+                f"its header gives {name[:40]!r} in {len(value)} characters, which no scan needs; "
+                "correct the header or export the image again"
+            )
+    axes = _numbers(fields, "dimension")
+    if axes not in ([1], [2], [3], [4]):
+        raise InputError(
+            f"its header gives 'dimension' as {fields['dimension'][:40]!r}, and a 3D scan is "
+            "needed; export it again"
+        )
+    for name in _NRRD_PER_AXIS:
+        if name in fields and len(_ENTRY.findall(fields[name])) != axes[0]:
+            raise InputError(
+                f"its header gives {name!r} as {fields[name][:40]!r}, which should be "
+                f"{axes[0]:.0f} entries; correct the header or export the image again"
+            )
     for name in _PLACES:
         _numbers(fields, name)
     check_spacing(_numbers(fields, "spacings")[:3])
@@ -143,7 +181,7 @@ def _check_metaimage(fields: dict[str, str]) -> bool:
         count = axes[0] if name in _PER_AXIS else axes[0] ** 2
         if name in fields and len(_numbers(fields, name)) != count:
             raise InputError(
-                f"its header gives {name!r} as {fields[name]!r}, which should be {count:.0f} "
+                f"its header gives {name!r} as {fields[name][:40]!r}, which should be {count:.0f} "
                 "numbers; correct the header or export the image again"
             )
     return fields.get("CompressedData", "").lower() == "true"
@@ -160,7 +198,7 @@ def _data_file(path: Path, fields: dict[str, str]) -> Path | None:
     data_file = path.parent / name
     if not data_file.is_file():
         raise InputError(
-            f"its data file {data_file.name!r} is missing; put it next to the header file, or "
+            f"its data file {data_file.name[:80]!r} is missing; put it next to the header file, or "
             "export the image as one file"
         )
     return data_file

@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
@@ -28,7 +30,7 @@ from nexusinr.reading import (
 
 Header = nib.Nifti1Header  # the base of NIfTI-2's as well
 
-_KINDS = {nib.Nifti1Header: nib.Nifti1Image, nib.Nifti2Header: nib.Nifti2Image}
+_KINDS: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
 
 #: xyzt_units codes of the standard: name and length in mm. No unit means millimetres.
 _UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
@@ -57,14 +59,18 @@ def read_nifti(path: Path) -> Raw:
         raise InputError(f"{error}{hint}") from error
     try:
         with _quiet():
-            image = _KINDS[type(header)].from_filename(path, mmap=False)
-            affine = checked_affine(image.affine * np.array([[unit], [unit], [unit], [1.0]]))
-            notes = _form_notes(image.header, shape, unit)
+            # Not by nibabel's own way in, which reads extensions of any size that they claim.
+            mended = type(header)(header.binaryblock, header.endianness)
+            voxels = ArrayProxy(path, mended.copy(), mmap=False)
+            affine = checked_affine(
+                mended.get_best_affine() * np.array([[unit], [unit], [unit], [1.0]])
+            )
+            notes = _form_notes(mended, shape, unit)
             with np.errstate(over="ignore", invalid="ignore"):
-                data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
+                data = np.asarray(voxels, dtype=np.float32).reshape(shape)
     except InputError:
         raise
-    except (HeaderDataError, ImageFileError, ValueError) as error:
+    except (HeaderDataError, ImageFileError, OverflowError, ValueError) as error:
         raise InputError(f"its header is not valid ({error}); export it again") from error
     if unit_name:
         notes = (f"The header's unit is {unit_name}: converted to millimetres.", *notes)
@@ -90,7 +96,7 @@ def _raw_header(path: Path) -> Header:
         stream.seek(0)
         for kind in _KINDS:
             if kind.may_contain_header(start):
-                header: Header = kind.from_fileobj(stream, check=False)
+                header: Header = kind(stream.read(kind.sizeof_hdr), check=False)
                 if bytes(header["magic"])[:2] == b"n+":
                     return header
     raise InputError("it is not a NIfTI image; export it again as .nii.gz")

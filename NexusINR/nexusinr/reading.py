@@ -26,6 +26,10 @@ LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0))
 #: 1024 x 1024 x 1024; no head scan comes near it, a damaged header easily does.
 MAX_VOXELS = 2**30
 
+#: What unpacks to more than this many times its size, and to this many bytes, unpacks without end.
+MOST_SHRUNK = 200
+HARMLESS = 1 << 26
+
 #: Fewer voxels along an axis than this make no volume.
 MIN_SIZE = 4
 
@@ -112,10 +116,13 @@ def check_spacing(spacing: ArrayLike) -> None:
 def checked_affine(matrix: FloatArray) -> Affine:
     """The affine of a (4, 4) matrix to RAS, mm. Raises InputError where no scan can have it."""
     try:
-        affine = Affine(matrix)
+        with np.errstate(over="ignore", invalid="ignore"):  # lengths beyond all numbers
+            affine = Affine(matrix)
+            check_spacing(affine.spacing)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{error}; correct the header or export the image again") from error
-    check_spacing(affine.spacing)
     return affine
 
 
@@ -123,13 +130,20 @@ def unpacked_length(path: Path, start: int = 0) -> int:
     """Bytes that the gzip or zlib data from byte `start` of a file unpacks to.
 
     Unpacks to the very end, which checks the checksum too, and keeps nothing: whatever a header
-    claims, no memory is taken for data that is not there. Raises InputError for damaged data.
+    claims, no memory is taken for data that is not there. Raises InputError for damaged data, and
+    for data that shrank as no scan does.
     """
-    length, unpacker, between = 0, zlib.decompressobj(wbits=47), True
+    length, packed, unpacker, between = 0, 0, zlib.decompressobj(wbits=47), True
     try:
         with path.open("rb") as stream:
             stream.seek(start)
             while block := stream.read(1 << 14):
+                packed += len(block)
+                if length > max(HARMLESS, MOST_SHRUNK * packed):
+                    raise InputError(
+                        f"its compressed data unpacks to more than {MOST_SHRUNK} times its size, "
+                        "which no scan does; export it again"
+                    )
                 while block:
                     length += len(unpacker.decompress(block))
                     block, between = unpacker.unused_data.lstrip(b"\0"), unpacker.eof
@@ -145,6 +159,15 @@ def unpacked_length(path: Path, start: int = 0) -> int:
             "data); copy or export it again"
         )
     return length
+
+
+def check_shrunk(voxels: int, packed: int) -> None:
+    """Raise InputError where so many voxels cannot have been packed into so many bytes."""
+    if voxels > max(HARMLESS, MOST_SHRUNK * packed):
+        raise InputError(
+            f"its header declares {voxels} voxels in {packed} bytes, which no scan shrinks to: it "
+            "is damaged; export it again"
+        )
 
 
 def check_length(shape: Sequence[int], needed: float, available: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import resource
@@ -14,15 +15,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from nexusinr.errors import InputError
 from nexusinr.geometry import Affine, Grid
+from nexusinr.inference import protocol
 from nexusinr.inference.pipeline import upsample
 from nexusinr.inference.request import check_memory, read_scans, target
 from nexusinr.inference.session import Session
 from nexusinr.models import weights
 from nexusinr.training import phantom
-from nexusinr.volume import Volume, write_volume
+from nexusinr.training.config import read_yaml
+from nexusinr.volume import Volume, read_volume, write_volume
 
 SHAPE = (24, 22, 12)
 
@@ -335,3 +339,103 @@ def test_a_volume_is_not_asked_for_its_file(tiny_model):
     good = constant.replace(data=noise())
     with pytest.raises(InputError, match="the scan has 6336 voxels that are not finite"):
         upsample(t1w=good, t2w=broken, model=tiny_model)
+
+
+# --- what damage of every kind has found (Testing/Benchmarks/fuzz.py) -----------------------------
+
+
+def test_data_that_unpacks_without_end(tmp_path):
+    path = tmp_path / "t1w.nii.gz"
+    nifti(path, noise())
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(1 << 24)) * 200)  # 3.4 GB
+    with pytest.raises(InputError, match=r"^t1w\.nii\.gz: .* more than 200 times its size"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("kinds: " + "domain " * 400, "'kinds' in"),
+        ("KINDS: domain domain domain domain", "'kinds' as 'domain domain domain domain'"),
+        ("space: " + "- " * 3000, "'space' in"),
+        ("dimension: 3", "'dimension' twice"),
+        ("space orig" + "x" * 70_000, "without a field's name"),
+    ],
+)
+def test_nrrd_headers_that_itk_reads_beyond_its_buffers(field, words, tmp_path):
+    path = tmp_path / "t1w.nrrd"
+    write_volume(path, noise(), Affine.from_parts((2, 2, 4)))
+    header, _, rest = path.read_bytes().partition(b"\n\n")
+    name = field.partition(":")[0].lower()
+    lines = [line for line in header.decode().split("\n") if not line.startswith(f"{name}:")]
+    if name == "dimension":
+        lines = header.decode().split("\n")
+    path.write_bytes("\n".join([*lines, field]).encode() + b"\n\n" + rest)
+    with pytest.raises(InputError, match=words):
+        read_volume(path)
+
+
+def test_a_place_of_the_voxels_that_is_no_number(tmp_path):
+    def endless(header: np.ndarray) -> None:
+        header["vox_offset"] = np.inf
+
+    with_header(tmp_path / "t1w.nii", endless)
+    with pytest.raises(InputError, match=r"^t1w\.nii: "):
+        read_volume(tmp_path / "t1w.nii")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": 1, "op": "estimate", "t1w": "\\ud800"}',
+        b'{"id": 1, "op": "status", "x": "' + b"x" * protocol.MAX_LINE + b'"}',
+    ],
+)
+def test_messages_that_no_program_sends(line):
+    with pytest.raises(protocol.RequestError):
+        protocol.parse(line)
+
+
+def test_events_that_are_nested_without_end():
+    with pytest.raises(ValueError, match="nested"):
+        protocol.EventReader().feed(b"[" * 100_000 + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"name": ["a"]}, "cannot be the name of a model"),
+        ({"name": "x" * 300}, "cannot be the name of a model"),
+        ({"version": 7}, "version is 7, not a text"),
+        ({"architecture": "x" * 70_000}, "unknown architecture"),
+        ({"config": {"features": 10**9}}, "'features' is 1000000000, not a whole number"),
+        ({"config": {"features": 1024, "growth": 1024, "blocks": 60}}, "do not fit the network"),
+    ],
+)
+def test_cards_that_ask_for_the_impossible(changes, problem, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEXUSINR_HOME", str(tmp_path / "home"))
+    card = {"name": "a", "architecture": "NexusINR", "version": "1", "config": {}, **changes}
+    file = tmp_path / "given.safetensors"
+    save_file({"x": np.zeros(3)}, file, {"card": json.dumps(card)})
+    with pytest.raises(InputError, match=problem) as caught:
+        weights.import_weights(file)
+    assert len(str(caught.value)) < 500
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: &a [1, 2]\nsteps: *a\n", "refers to its own parts"),
+        ("model: " + "[" * 3000, "brackets at most"),
+        ("name: " + "x" * 40_000, "characters"),
+        ("- " * 3000, "nested too deeply"),
+        ("data: [1]\n", r"data is \[1\], not a path"),
+        (f"base: {'x' * 300}\n", "not the name of a file"),
+    ],
+)
+def test_configurations_that_take_all_time_and_memory(text, problem, tmp_path):
+    pytest.importorskip("yaml")
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ValueError, match=problem):
+        read_yaml(tmp_path / "run.yaml")

@@ -95,6 +95,9 @@ VERSION = 1
 #: What follows the name of a Python interpreter to start a worker.
 ARGUMENTS = ("-m", "nexusinr.inference.worker")
 
+#: Bytes of one request; none comes near it.
+MAX_LINE = 1 << 20
+
 #: Pixels of one plane; more is a mistake, and no message for a pipe.
 MAX_PIXELS = 1024 * 1024
 
@@ -141,7 +144,12 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    try:
+        return bool(os.fsencode(value))
+    except UnicodeEncodeError:  # half a character
+        return False
 
 
 def _is_id(value: Any) -> bool:
@@ -204,6 +212,8 @@ _REQUIRED = {"upsample": ("out",), "plane": ("affine", "size")}
 
 def parse(line: bytes | str) -> Request:
     """A request from one line. Raises RequestError (one sentence) for anything else."""
+    if len(line) > MAX_LINE:
+        raise RequestError(f"this line has {len(line)} bytes: a request has {MAX_LINE} at most")
     try:
         given = json.loads(line)
     except (ValueError, RecursionError):
@@ -267,7 +277,10 @@ class EventReader:
             return []
         *lines, rest = b"".join((*self._rest, data)).split(b"\n")
         self._rest = [rest]
-        return [json.loads(line) for line in lines if line.strip()]
+        try:
+            return [json.loads(line) for line in lines if line.strip()]
+        except RecursionError:
+            raise ValueError("an event that is nested without end") from None
 
 
 def progress(fraction: float, step: str, eta: float | None) -> Event:

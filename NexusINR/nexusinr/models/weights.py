@@ -10,7 +10,10 @@ import copy
 import hashlib
 import json
 import os
+import re
+import reprlib
 import shutil
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,14 @@ BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 
 #: What a card must say, and a weights file's own header when it is imported.
 REQUIRED = ("name", "architecture", "config", "version")
+
+#: A model's name is a file's name, too, on every system.
+_NAME = re.compile(r"\w[\w.+ -]{0,63}", re.ASCII)
+
+#: No network that fits its card is larger: a card cannot ask for all memory and time there is.
+_LARGEST = 1024
+_DEEPEST = 64
+_DEPTHS = ("blocks", "layers", "decoder_depth", "frequencies", "reach")
 
 #: What else the header carries: the case by which the weights are checked (models.check_case).
 CHECK_CASE = "check_case"
@@ -79,11 +90,30 @@ def read_card(path: Path) -> Card:
     try:
         details = json.loads(path.read_text(encoding="utf-8"))
         known = {key: details[key] for key in (*REQUIRED, "sha256")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check_types(known)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path.name}: not a model card ({error}); import the weights again"
+            f"{path.name}: not a model card ({_short(error)}); import the weights again"
         ) from None
     return Card(**known, path=path.with_suffix(".safetensors"), details=details)
+
+
+def _check_types(card: dict[str, Any]) -> None:
+    """Raises ValueError unless every known key of a card holds a text; `config`: a table."""
+    if not isinstance(card["name"], str) or not _NAME.fullmatch(card["name"]):
+        raise ValueError(
+            f"{reprlib.repr(card['name'])} cannot be the name of a model: letters, digits and "
+            "- _ . + are taken, 64 at most"
+        )
+    for key in card.keys() & {*REQUIRED, "sha256"}:
+        kind = dict if key == "config" else str
+        if not isinstance(card[key], kind):
+            what = "a table" if kind is dict else "a text"
+            raise ValueError(f"{key} is {reprlib.repr(card[key])}, not {what}")
+
+
+def _short(error: Exception) -> str:
+    return textwrap.shorten(str(error), 200, placeholder="...")
 
 
 def find(name: str) -> Card:
@@ -130,28 +160,49 @@ def load(name: str) -> tuple[nn.Module, Card]:
         tensors = load_tensors(card.path.read_bytes())
         network.load_state_dict({key: value.float() for key, value in tensors.items()})
     except (SafetensorError, RuntimeError) as error:
-        problem = str(error).splitlines()[0]
         raise InputError(
-            f"{card.path.name}: the weights do not fit their card ({problem}); install them again"
+            f"{card.path.name}: the weights do not fit their card ({_short(error)}); install them "
+            "again"
         ) from None
     return network.eval(), card
 
 
 def build(architecture: str, config: dict[str, Any]) -> nn.Module:
-    """An untrained network. Raises InputError for an architecture that does not exist."""
+    """An untrained network.
+
+    Raises InputError for an architecture that does not exist and for sizes that cannot be.
+    """
     from nexusinr.models.iconet import ICONet, ICONetConfig
     from nexusinr.models.nexus_inr import NexusINR, NexusINRConfig
 
     try:
+        _check_sizes(config)
         if architecture == "NexusINR":
             return NexusINR(NexusINRConfig(**config))
         if architecture == "ICONet":
             return ICONet(ICONetConfig(**config))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the model's configuration does not fit this version: {error}") from None
+        raise InputError(
+            f"the model's configuration does not fit this version: {_short(error)}"
+        ) from None
     raise InputError(
-        f"unknown architecture {architecture!r}: this version knows NexusINR and ICONet"
+        f"unknown architecture {reprlib.repr(architecture)}: this version knows NexusINR and ICONet"
     )
+
+
+def _check_sizes(config: dict[str, Any]) -> None:
+    """Raises ValueError for a network without channels, or too large to be one of ours."""
+    if not isinstance(config, dict):
+        raise ValueError(f"it is {reprlib.repr(config)}, not a table")
+    for name, value in config.items():
+        largest = _DEEPEST if name in _DEPTHS else _LARGEST
+        if not isinstance(value, (bool, str)) and not (
+            isinstance(value, int) and 1 <= value <= largest
+        ):
+            raise ValueError(
+                f"{reprlib.repr(name)} is {reprlib.repr(value)}, not a whole number from 1 to "
+                f"{largest}"
+            )
 
 
 def save(network: nn.Module, folder: Path, card: dict[str, Any]) -> Path:
@@ -199,19 +250,20 @@ def import_weights(file: Path) -> Card:
         with safe_open(file, framework="pt") as opened:
             card = json.loads((opened.metadata() or {}).get("card", "null"))
             shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{file.name}: not a safetensors file ({error})") from None
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file.name}: not a safetensors file ({_short(error)})") from None
     if not isinstance(card, dict) or any(key not in card for key in REQUIRED):
         raise InputError(
             f"{file.name}: carries no model card; export it with this program's training"
         )
-    name = str(card["name"])
-    if Path(name).name != name or name.startswith(".") or not name:
-        raise InputError(f"{file.name}: {name!r} cannot be the name of a model")
+    try:
+        _check_types({**card, "config": {}})  # `build` looks at that
+    except ValueError as error:
+        raise InputError(f"{file.name}: its model card cannot be used ({error})") from None
+    name = card["name"]
     if (BUNDLED / f"{name}.json").is_file():
         raise InputError(f"{file.name}: {name!r} is the name of a bundled model; rename yours")
-    wanted = build(card["architecture"], card["config"]).state_dict()
-    if shapes != {key: tuple(value.shape) for key, value in wanted.items()}:
+    if shapes != _shapes(card["architecture"], card["config"]):
         raise InputError(f"{file.name}: its tensors do not fit the network that its card describes")
     folder = user_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +273,26 @@ def import_weights(file: Path) -> Card:
     os.replace(partial, target)
     write_card(target, card)
     return find(name)
+
+
+def _shapes(architecture: str, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of every tensor of a network, which is built without memory for its weights."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Unfilled(TorchFunctionMode):
+        """Draws no first weights: without memory for them, torch would load its compiler."""
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+                return args[0]
+            return func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Unfilled():
+        tensors = build(architecture, config).state_dict()
+    return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def remove(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,14 @@ from nexusinr.training.losses import LossWeights, StageWeights
 
 #: Where a file says that it only changes another one: a path beside it, or a file that ships.
 BASE = "base"
+
+#: Keys that are paths.
+PATHS = ("data", "out")
+
+#: Characters of a file, and lists and tables in brackets in it; those that ship have 2,000 and
+#: a few. YAML is read slowly, and more slowly the deeper it is nested.
+MAX_LENGTH = 30_000
+MAX_BRACKETS = 200
 
 #: What a file never takes over from its base: two runs would share a folder.
 OWN = ("name", "out")
@@ -94,8 +103,9 @@ def _parts(architecture: str) -> tuple[type[Any], type[Any]]:
 def read_yaml(file: Path) -> dict[str, Any]:
     """The keys and values of a file, laid over those of its base where it names one.
 
-    Raises ValueError for a file that is no mapping, and for bases that are missing or go in
-    circles; OSError and yaml.YAMLError as reading does.
+    Raises ValueError for a file that is no mapping, too large, or full of references (YAML's *),
+    which can stand for more than there is memory, and for bases that are missing or go in circles;
+    OSError and yaml.YAMLError as reading does.
     """
     return _read_over(file, ())
 
@@ -105,13 +115,29 @@ def _read_over(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
     if file.resolve() in above:
         raise ValueError(f"{file.name} is its own base")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    if len(text) > MAX_LENGTH or text.count("[") + text.count("{") > MAX_BRACKETS:
+        raise ValueError(
+            f"it has {len(text)} characters; a configuration has {MAX_LENGTH} and {MAX_BRACKETS} "
+            "brackets at most"
+        )
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("it refers to its own parts (*): write them out")
+        values = yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
     if not isinstance(values, dict):
         raise ValueError("it holds no keys and values; see the one that ships")
+    for key in PATHS:
+        if not isinstance(values.get(key, ""), str):
+            raise ValueError(f"{key} is {reprlib.repr(values[key])}, not a path")
     base = values.pop(BASE, None)
     if base is None:
         return values
-    places = [folder / str(base) for folder in (file.parent, SHIPPED)]
+    if not isinstance(base, str) or not 0 < len(base) < 256:
+        raise ValueError(f"its base is {reprlib.repr(base)}, not the name of a file")
+    places = [folder / base for folder in (file.parent, SHIPPED)]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise ValueError(f"its base {base!r} is neither beside it nor among those that ship")

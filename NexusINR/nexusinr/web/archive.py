@@ -83,6 +83,8 @@ def _check_sizes(members: list[zipfile.ZipInfo], packed: int, most_bytes: int) -
 
 def _check_member(member: zipfile.ZipInfo) -> None:
     name = member.orig_filename  # as it was packed: zipfile mends some
+    if not member.filename:
+        raise InputError("it has a file without a name; pack it again")
     if name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name):
         raise InputError("it has a file at an absolute place; pack it again from its folder")
     if ".." in re.split(r"[/\\]", name):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import struct
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from nexusinr.dicom import UNUSABLE, read_header
 from nexusinr.errors import InputError
 
 #: A NRRD or MetaImage header is shorter than this, bytes.
@@ -24,17 +24,14 @@ _NRRD_END = re.compile(rb"\n\r?\n")
 _TAGS = ["SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName", "Rows"]
 
 #: What pydicom raises for a file that is damaged.
-_UNUSABLE = (
-    AttributeError, EOFError, InvalidDicomError, LookupError, NotImplementedError, OSError,
-    TypeError, ValueError, struct.error,
-)  # fmt: skip
+_UNUSABLE = (*UNUSABLE, InvalidDicomError)
 
 
 def dicom_header(file: Path) -> Dataset | None:
     """The few elements that are needed; None for what is no DICOM image."""
     try:
         with pydicom.config.disable_value_validation():
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+            header = read_header(file, _TAGS)
             return header if header.Rows and header.SeriesInstanceUID else None
     except _UNUSABLE:
         return None
