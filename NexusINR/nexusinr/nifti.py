@@ -39,6 +39,7 @@ _UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
 _AGREEMENT = 0.1
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers beyond float32, and no numbers
 def read_nifti(path: Path) -> Raw:
     """A NIfTI image as `Raw`; the affine is the sform where there is one, else the qform.
 
@@ -66,8 +67,7 @@ def read_nifti(path: Path) -> Raw:
                 mended.get_best_affine() * np.array([[unit], [unit], [unit], [1.0]])
             )
             notes = _form_notes(mended, shape, unit)
-            with np.errstate(over="ignore", invalid="ignore"):
-                data = np.asarray(voxels, dtype=np.float32).reshape(shape)
+            data = np.asarray(voxels, dtype=np.float32).reshape(shape)
     except InputError:
         raise
     except (HeaderDataError, ImageFileError, OverflowError, ValueError) as error:
