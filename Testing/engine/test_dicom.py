@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from nexusinr.geometry import Affine
 from nexusinr.volume import Volume, describe, read_volume
 
 PATIENT = "Doe^Jane"
+PRIVATE = ("Doe", "Jane", "4711")
 COLUMNS, ROWS, SLICES = 8, 6, 7
 SPACING = (0.7, 0.9)  # between columns, between rows
 STEP = 4.0
@@ -319,3 +322,38 @@ class TestBadSeries:
     def test_an_empty_folder(self, tmp_path):
         with pytest.raises(InputError, match="give the folder that holds the files"):
             read_dicom(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"SeriesDescription": "Doe^Jane 4711", "ProtocolName": "Smith", "SeriesNumber": None},
+        {"PixelSpacing": None},
+        {"Rows": 9},
+        {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
+        {"SOPInstanceUID": "Doe^Jane", "SeriesInstanceUID": "Smith 4711"},
+        {"ImageComments": "Doe^Jane", "Modality": "SMITH"},
+    ],
+)
+def test_reading_tells_nothing_about_the_patient(changes, tmp_path, caplog, capfd):
+    """Whatever is said of a series, sound or damaged: values, messages, logs and warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of writing such a thing
+        write_series(tmp_path / "scan", **changes)
+    written = b"".join(file.read_bytes() for file in (tmp_path / "scan").iterdir())
+    assert all(word.encode() in written for word in PRIVATE)
+    caplog.clear()
+    caplog.set_level(logging.DEBUG)
+    capfd.readouterr()
+    told: list[object] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            scan = read_volume(tmp_path / "scan")
+            told += [scan.name, scan.notes, scan, scan.path]
+        except InputError as error:
+            told += [error, error.__cause__]
+    told += [warning.message for warning in caught]
+    texts = [*map(str, told), caplog.text, *capfd.readouterr()]
+    assert not [word for word in PRIVATE for text in texts if word in text]

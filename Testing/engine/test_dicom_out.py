@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -500,36 +498,3 @@ def test_input_that_is_no_dicom(upsample, thick_files, tmp_path):
     assert (status, out, errors.count("\n")) == (2, "", 1)
     assert "t1w.nii.gz: it is no DICOM folder" in errors
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"SeriesDescription": "Doe^Jane 4711", "ProtocolName": "Smith", "SeriesNumber": None},
-        {"PixelSpacing": None},
-        {"Rows": 9},
-        {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
-        {"SOPInstanceUID": "Doe^Jane", "SeriesInstanceUID": "Smith 4711"},
-        {"ImageComments": "Doe^Jane", "Modality": "SMITH"},
-    ],
-)
-def test_reading_tells_nothing_about_the_patient(changes, thick_pair, tmp_path, caplog, capfd):
-    """Whatever is said of a series, sound or damaged: values, messages, logs and warnings."""
-    with contextlib.suppress(InputError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of writing such a thing
-        write_source(tmp_path / "scan", thick_pair[0], **changes)
-    caplog.clear()
-    caplog.set_level(logging.DEBUG)
-    capfd.readouterr()
-    told: list[object] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            scan = read_volume(tmp_path / "scan")
-            told += [scan.name, scan.notes, scan, scan.path]
-        except InputError as error:
-            told += [error, error.__cause__]
-    told += [warning.message for warning in caught]
-    texts = [*map(str, told), caplog.text, *capfd.readouterr()]
-    assert not [word for word in PRIVATE for text in texts if word in text]

@@ -199,6 +199,7 @@ def test_scans_that_do_not_overlap(talk, run, thick_pair, tmp_path):
         (b"upsample please", None, "not JSON"),
         (b"\xff\xfe\x00", None, "not JSON"),
         (b"[" * 100_000, None, "not JSON"),
+        (b"x" * (3 * protocol.MAX_LINE), None, "too long"),
         (b"17", None, "an object"),
         (b'{"op": "status"}', None, "needs an id"),
         (b'{"id": true, "op": "status"}', None, "needs an id"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,7 +113,7 @@ def _check_numbers(path: Path, values: dict[str, Any], default: TrainConfig) -> 
         kind, value = type(getattr(default, field.name)), values.get(field.name, 0)
         wanted = {int: "a whole number", float: "a number such as 0.001"}.get(kind)
         if wanted and (isinstance(value, bool) or not isinstance(value, (int, kind))):
-            raise InputError(f"{path.name}: {field.name} is {value!r}, not {wanted}")
+            raise InputError(f"{path.name}: {field.name} is {reprlib.repr(value)}, not {wanted}")
 
 
 def _data(path: Path, places: dict[str, Any]) -> Path:

@@ -213,7 +213,7 @@ _REQUIRED = {"upsample": ("out",), "plane": ("affine", "size")}
 def parse(line: bytes | str) -> Request:
     """A request from one line. Raises RequestError (one sentence) for anything else."""
     if len(line) > MAX_LINE:
-        raise RequestError(f"this line has {len(line)} bytes: a request has {MAX_LINE} at most")
+        raise RequestError(f"this line is too long: a request has {MAX_LINE} bytes at most")
     try:
         given = json.loads(line)
     except (ValueError, RecursionError):

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import nexusinr
@@ -123,7 +123,7 @@ class Worker:
             }
         )
         self._thread.start()
-        for line in self._requests:
+        for line in self._lines():
             try:
                 request = protocol.parse(line)
                 self._check_id(request.id)
@@ -132,6 +132,14 @@ class Worker:
             else:
                 self._take(request)
         self.leave(0)
+
+    def _lines(self) -> Iterator[bytes]:
+        """Requests, one a line; of one that is too long no more than shows that it is."""
+        while line := self._requests.readline(protocol.MAX_LINE + 1):
+            rest = line
+            while rest and not rest.endswith(b"\n"):
+                rest = self._requests.readline(protocol.MAX_LINE)
+            yield line
 
     def leave(self, status: int) -> NoReturn:
         """Ends the process at once; nothing half-written is left behind."""
