@@ -411,7 +411,8 @@ class TestReport:
         assert [s.trial.group for s in scores] == ["ms"] * 2 + ["infant"] * 4
         table = markdown(scores)
         assert "| T1w | ours | 33.00 [33.00, 33.00] | +4.33 [+3.00, +5.00] |  | 0.9000" in table
-        assert "| T1w | ours | 33.00 | +3.00 |  | 0.9000 | weights not on disk |" in table
+        assert "| T1w | ours | 33.00 | +3.00 |  | 0.9000 |" in table
+        assert "LPIPS: weights not on disk." in table
         assert "fewer than 5 subjects" in table
 
     def test_models_are_compared_subject_by_subject(self):

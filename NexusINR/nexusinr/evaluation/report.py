@@ -65,12 +65,11 @@ def notes(scores: Sequence[Score]) -> list[str]:
 
 def _table(scores: Sequence[Score], group: str) -> list[str]:
     count = len({score.subject for score in scores})
-    lines = [
-        f"### {group} ({count} subject{'s' if count > 1 else ''})",
-        "",
-        "| scan | method | PSNR | over trilinear | over cubic | SSIM | LPIPS |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    perceived = any(score.value.lpips is not None for score in scores)
+    heads = ["scan", "method", "PSNR", "over trilinear", "over cubic", "SSIM"]
+    heads += ["LPIPS"] if perceived else []
+    lines = [f"### {group} ({count} subject{'s' if count > 1 else ''})", ""]
+    lines += [_line(heads), _line(["---"] * len(heads))]
     for modality in modalities_of(scores):
         rows = [score for score in scores if score.modality == modality]
         for method in methods_of(rows):
@@ -78,17 +77,21 @@ def _table(scores: Sequence[Score], group: str) -> list[str]:
                 "" if method == other else interval(gains(rows, method, other), 2, "+")
                 for other in BASELINES
             ]
-            perceived = list(by_subject(rows, method, lpips).values())
             cells = [
                 modality,
                 method,
                 interval(list(by_subject(rows, method, psnr).values()), 2),
                 *over,
                 interval(list(by_subject(rows, method, ssim).values()), 4),
-                interval(perceived, 4) or NO_LPIPS,
             ]
-            lines.append("| " + " | ".join(cells) + " |")
+            if perceived:
+                cells.append(interval(list(by_subject(rows, method, lpips).values()), 4))
+            lines.append(_line(cells))
     return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _between_models(scores: Sequence[Score]) -> list[str]:
@@ -116,5 +119,5 @@ def _between_models(scores: Sequence[Score]) -> list[str]:
                 interval(gains(rows, first, second, ssim), 4, "+"),
                 f"{sum(g > 0 for g in found)} of {len(found)}",
             ]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(_line(cells))
     return [*lines, ""]

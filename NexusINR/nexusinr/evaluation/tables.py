@@ -199,8 +199,11 @@ def _part(configs: Configs, model: str, key: str) -> object:
 
 
 def _figures(scores: Sequence[Score], method: str, modalities: Sequence[str]) -> list[Cell]:
+    """Cells of one method; a figure that no method has is left out."""
     cells = []
     for name, digits, more_is_better, pick in FIGURES:
+        if all(pick(score.value) is None for score in scores):
+            continue
         parts = {m: [s for s in scores if s.modality == m] for m in modalities}
         if len(parts) > 1:
             parts["mean"] = list(scores)
