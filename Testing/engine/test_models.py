@@ -16,7 +16,7 @@ from torch.nn import functional
 from nexusinr.geometry import Affine, Grid
 from nexusinr.models.attention import DISTANCES, OFFSETS, CrossModalAttention
 from nexusinr.models.decoders import SirenDecoder, build_decoder, fourier_features
-from nexusinr.models.encoders import CONDITIONS, build_encoder
+from nexusinr.models.encoders import CONDITIONS, build_encoder, he_initialise
 from nexusinr.models.nexus_inr import (
     MODALITIES,
     RESIDUAL_SCALE,
@@ -124,6 +124,13 @@ class TestEncoders:
         assert torch.equal(encoder(image, thin), encoder(image, thick))
         torch.nn.init.ones_(encoder.condition.net[-1].weight)
         assert not torch.allclose(encoder(image, thin), encoder(image, thick))
+
+    @pytest.mark.parametrize("kind", ["rescnn", "srresnet"])
+    def test_residual_blocks_start_as_the_identity(self, kind):
+        encoder = build_encoder(kind, features=8, growth=0, blocks=20, layers=0)
+        encoder.apply(he_initialise)
+        features = torch.randn(1, 8, 5, 6, 3)
+        assert torch.equal(encoder.blocks(features), features)
 
     def test_other_names_are_refused(self):
         with pytest.raises(ValueError, match="'unet': choose rdn, rescnn or srresnet"):

@@ -68,7 +68,7 @@ def he_initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, Conditioning):
+    elif isinstance(module, Conditioning | ResBlock):
         module.start_as_identity()
 
 
@@ -119,6 +119,13 @@ class ResBlock(nn.Module):
         self.body = nn.Sequential(
             conv3(channels, channels), activation(), conv3(channels, channels)
         )
+        self.start_as_identity()
+
+    def start_as_identity(self) -> None:
+        """Without normalisation every block would double the variance, and training may diverge."""
+        last = self.body[-1]
+        assert isinstance(last, nn.Conv3d)
+        nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, I, J, K) to the same shape."""
