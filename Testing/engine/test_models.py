@@ -146,13 +146,21 @@ class TestDecoders:
         assert (out == 0).all()
 
     def test_siren_by_hand(self):
-        decoder = SirenDecoder(inputs=1, width=1, depth=2, omega=3.0)
+        decoder = SirenDecoder(inputs=2, width=1, depth=2, omega=3.0)
         with torch.no_grad():
             for n, parameter in enumerate(decoder.parameters()):
                 parameter.fill_(0.1 * (n + 1))
-        first = math.sin(3 * (0.1 * 0.7 + 0.2))
+            decoder.layers[0].weight.copy_(torch.tensor([[0.1, 0.3]]))
+        first = math.sin(3 * (0.1 * 1 - 0.3 * 1 + 0.2))  # (9, 5) less mean, by deviation: (1, -1)
         expected = 0.5 * math.sin(3 * (0.3 * first + 0.4)) + 0.6
-        assert decoder(torch.tensor([[0.7]])).item() == pytest.approx(expected, abs=1e-6)
+        assert decoder(torch.tensor([[9.0, 5.0]])).item() == pytest.approx(expected, abs=1e-5)
+
+    def test_siren_takes_features_of_any_size(self):
+        decoder = SirenDecoder(inputs=6, width=8, depth=2)
+        torch.nn.init.ones_(decoder.head.weight)
+        q = torch.randn(5, 6)
+        assert torch.allclose(decoder(q), decoder(100 * q), atol=1e-3)
+        assert not torch.allclose(decoder(q), decoder(-q), atol=1e-3)
 
     def test_other_names_are_refused(self):
         with pytest.raises(ValueError, match="'nerf': choose mlp or siren"):

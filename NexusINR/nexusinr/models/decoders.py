@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def fourier_features(position: Tensor, frequencies: int) -> Tensor:
@@ -43,7 +44,11 @@ class MLPDecoder(nn.Module):
 
 
 class SirenDecoder(nn.Module):
-    """Sine activations with the initialisation of Sitzmann et al. 2020, section 3.2."""
+    """Sine activations with the initialisation of Sitzmann et al. 2020, section 3.2.
+
+    That is made for inputs between -1 and 1. Features have any size: unscaled, the sines turn many
+    times from point to point, and nothing is learned.
+    """
 
     def __init__(self, inputs: int, width: int, depth: int, omega: float = 30.0) -> None:
         super().__init__()
@@ -60,6 +65,7 @@ class SirenDecoder(nn.Module):
 
     def forward(self, q: Tensor) -> Tensor:
         """(..., inputs) to (..., 1)."""
+        q = functional.layer_norm(q, q.shape[-1:])
         for layer in self.layers:
             q = torch.sin(self.omega * layer(q))
         return self.head(q)
