@@ -16,6 +16,10 @@ from torch.nn import functional
 #: What an encoder is told of the scan: log spacing (mm) and log thickness / spacing, per axis.
 CONDITIONS = 6
 
+#: How much of a residual block's branch counts (EDSR, Lim et al. 2017). Without normalisation the
+#: gains of the blocks multiply, and training diverges.
+BRANCH_SCALE = 0.1
+
 
 def conv3(channels_in: int, channels_out: int) -> nn.Conv3d:
     """A 3x3x3 convolution that keeps the size."""
@@ -68,7 +72,7 @@ def he_initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, Conditioning | ResBlock):
+    elif isinstance(module, Conditioning):
         module.start_as_identity()
 
 
@@ -119,17 +123,10 @@ class ResBlock(nn.Module):
         self.body = nn.Sequential(
             conv3(channels, channels), activation(), conv3(channels, channels)
         )
-        self.start_as_identity()
-
-    def start_as_identity(self) -> None:
-        """Without normalisation every block would double the variance, and training may diverge."""
-        last = self.body[-1]
-        assert isinstance(last, nn.Conv3d)
-        nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, I, J, K) to the same shape."""
-        return x + self.body(x)
+        return x + BRANCH_SCALE * self.body(x)
 
 
 class ResCNN(nn.Module):
