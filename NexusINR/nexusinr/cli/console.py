@@ -71,6 +71,8 @@ def describe(report: dict[str, Any], files: dict[str, Any]) -> str:
     if report["tissue_volumes_ml"]:
         volumes = report["tissue_volumes_ml"].items()
         lines.append("Tissues: " + ", ".join(f"{name} {ml:.1f} mL" for name, ml in volumes))
+    if (adaptation := report.get("adaptation")) and adaptation["applied"]:
+        lines.append(f"Adapted to these scans: {adaptation['reason']}")
     lines += [f"Warning: {warning}" for warning in report["warnings"]]
     lines.append(report["notice"])
     return "\n".join(lines)

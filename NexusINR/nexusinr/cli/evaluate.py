@@ -50,7 +50,10 @@ def evaluate(
     models: Annotated[
         list[str] | None,
         Option(
-            metavar="NAME[,NAME...]", help="Default: nexus-inr; all: every installed one; none."
+            metavar="NAME[,NAME...]",
+            help="Default: nexus-inr; all: every installed one; none. NAME+adapt adapts it to "
+            "each case first (NAME+adapt-N: for N seconds), NAME+ensemble-N averages N mirrored "
+            "restorations.",
         ),
     ] = None,
     table: Annotated[
@@ -153,7 +156,8 @@ def _say(line: str) -> None:
 
 
 def _cards(models: list[str] | None, table: int | None) -> dict[str, Card]:
-    """Cards of the models that are evaluated, by name. Raises InputError."""
+    """Cards of the models that are evaluated, by the method's name. Raises InputError."""
+    from nexusinr.evaluation import variants
     from nexusinr.evaluation.tables import PREFIXES
     from nexusinr.models import weights
 
@@ -170,7 +174,7 @@ def _cards(models: list[str] | None, table: int | None) -> dict[str, Card]:
                 f"no installed model is named {prefixes[-1]}*: train those of table {table} "
                 "(training/README.md), or name others with --models"
             )
-    return {name: weights.find(name) for name in named}
+    return {name: variants.find(name).card for name in named}
 
 
 def _modality(only: str | None) -> str | None:
@@ -206,6 +210,8 @@ def _segmenter(
 
 def _restorer(device: str, cancelled: Callable[[], bool]) -> Restore:
     """Runs the main job on a degraded pair; a model is loaded when it is first needed."""
+    from nexusinr.evaluation import variants
+    from nexusinr.inference.adaptation.tuning import Schedule
     from nexusinr.inference.pipeline import upsample
     from nexusinr.inference.session import Session
 
@@ -216,11 +222,14 @@ def _restorer(device: str, cancelled: Callable[[], bool]) -> Restore:
     def restore(
         t1w: Volume | None, t2w: Volume | None, grid: Grid, model: str
     ) -> tuple[Array | None, Array | None]:
+        variant = variants.find(model)
         result = upsample(
             t1w,
             t2w,
             like=grid,
-            session=session(model),
+            session=session(variant.card.name),
+            adapt=Schedule(seconds=variant.adapt) if variant.adapt else variant.adapt == 0,
+            ensemble=variant.ensemble,
             register="none",  # the headers of a degraded pair are right
             segmentation=False,
             cancelled=cancelled,

@@ -69,6 +69,25 @@ def upsample(
             "segmentation. The scans have to be DICOM folders.",
         ),
     ] = False,
+    adapt: Annotated[
+        bool,
+        Option(
+            "--adapt",
+            help="First adapt a copy of the weights to these scans, from what they resolve within "
+            "their slices: some minutes. It is used only where it gains on patches that were kept "
+            "apart; the report says how much.",
+        ),
+    ] = False,
+    ensemble: Annotated[
+        int,
+        Option(
+            min=1,
+            max=8,
+            metavar="1...8",
+            help="Self-ensemble: average this many restorations, of mirrored copies of the scans. "
+            "Each takes as long as one; default: 1, none.",
+        ),
+    ] = 1,
     threads: options.Threads = None,
     max_memory: Annotated[
         float | None,
@@ -102,6 +121,8 @@ def upsample(
             consistency=consistency,
             segmentation=not no_segmentation,
             dicom=dicom,
+            adapt=adapt,
+            ensemble=ensemble,
             out=out,
             max_memory=max_memory,
             progress=listener,

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from nexusinr.errors import InputError
 from nexusinr.evaluation import pictures, report
-from nexusinr.evaluation.metrics import dice, has_lpips, hd95
+from nexusinr.evaluation.metrics import has_lpips
+from nexusinr.evaluation.overlap import dice, hd95
 from nexusinr.evaluation.protocol import Protocol
 from nexusinr.evaluation.restorations import HIGH, LOW, Array, Restorations, Restore
 from nexusinr.evaluation.scores import (

@@ -17,8 +17,10 @@ from nexusinr.dicom_out.derived import Derivation
 from nexusinr.errors import InputError
 from nexusinr.geometry import Grid
 from nexusinr.inference import report
+from nexusinr.inference.adaptation.tuning import Adaptation, Schedule, adapt_to
 from nexusinr.inference.brain import within_brain
 from nexusinr.inference.comparison import draw_comparison
+from nexusinr.inference.engine import Restored
 from nexusinr.inference.measured import Kept, keep_measured
 from nexusinr.inference.output import OutputFolder
 from nexusinr.inference.prepared import PreparedScan
@@ -31,7 +33,7 @@ from nexusinr.inference.request import (
     read_scans,
     target,
 )
-from nexusinr.inference.session import Session
+from nexusinr.inference.session import MEMBERS, Session
 from nexusinr.models.nexus_inr import MODALITIES, T1W, T2W
 from nexusinr.registration import RigidResult
 from nexusinr.resample import covered
@@ -42,6 +44,10 @@ from nexusinr.volume import Volume, write_volume
 AUTO_DISPLACEMENT = 1.0
 
 ALIGNMENTS = ("auto", "rigid", "none")
+
+#: What adapting to a case, and one more member of an ensemble, take in shares of a plain run.
+ADAPTING_SHARE = 1.5
+MEMBER_SHARE = 0.72
 
 #: Names of the files that a run writes; images by modality. DICOM is a folder.
 IMAGES = ("t1w_sr.nii.gz", "t2w_sr.nii.gz")
@@ -86,6 +92,8 @@ def upsample(
     consistency: float = 1.0,
     segmentation: bool = True,
     dicom: bool = False,
+    adapt: bool | Schedule = False,
+    ensemble: int = 1,
     out: str | Path | None = None,
     session: Session | None = None,
     max_memory: float | None = None,
@@ -109,6 +117,11 @@ def upsample(
         segmentation: whether tissues are wanted; not every model gives them.
         dicom: whether DICOM is written as well: a derived series for each scan and a segmentation
             for a PACS. The scans have to be MR series in DICOM.
+        adapt: whether a copy of the weights is adapted to the scans first, from what they resolve
+            within their slices: some minutes (a Schedule tells how many). It is used only where
+            it restores a part of the scans that it was not shown better.
+        ensemble: 1 ... 8 restorations, of mirrored copies of the scans, are averaged; each takes
+            as long as one.
         out: folder to write to; None: nothing is written.
         session: a model that is loaded already (then model and device are not looked at).
         max_memory: GB that may be used; None: what is free.
@@ -117,8 +130,8 @@ def upsample(
 
     Raises InputError for what cannot be used, OutOfMemory, Cancelled.
     """
-    _check_options(register, consistency)
-    watch = Progress(progress, cancelled)
+    _check_options(register, consistency, ensemble)
+    watch = Progress(progress, cancelled, total=effort(bool(adapt), ensemble))
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(OutputFolder(out))
         with watch.step("reading", 0.03):
@@ -134,10 +147,9 @@ def upsample(
             check_memory(scans, lattice.work, session, max_memory)
         with watch.step("registering", 0.05):
             scans, alignment = _align(scans, register)
-        prepared = _encode(session, scans, lattice.work, watch)
-        steps = session.engine.steps
-        with watch.step(steps.decoding, steps.decoding_share):
-            restored = session.decode(prepared, lattice.work, watch, segmentation)
+        prepared = _prepare(session, scans)
+        session, adaptation = _adapt(session, prepared, adapt, watch)
+        restored = _restore(session, prepared, lattice.work, watch, segmentation, ensemble)
         with watch.step("keeping what was measured", 0.12):
             kept = {}
             for m, scan in prepared.items():
@@ -148,6 +160,8 @@ def upsample(
             result.report.update(
                 _report(result, scans, session, alignment, kept, consistency, watch)
             )
+            result.report["ensemble"] = ensemble
+            _report_adaptation(result.report, adaptation)
             if segmentation and result.segmentation is None:
                 result.report["warnings"].append(
                     f"the model {session.card.name} gives no tissues: there is no segmentation"
@@ -158,11 +172,20 @@ def upsample(
     return result
 
 
-def _check_options(register: str, consistency: float) -> None:
+def effort(adapt: bool, ensemble: int) -> float:
+    """How long a run is expected to take, in plain runs."""
+    return 1 + ADAPTING_SHARE * adapt + MEMBER_SHARE * (ensemble - 1)
+
+
+def _check_options(register: str, consistency: float, ensemble: int) -> None:
     if register not in ALIGNMENTS:
         raise InputError(f"unknown registration {register!r}: choose auto, rigid or none")
     if not 0 <= consistency <= 1:
         raise InputError(f"a consistency weight of {consistency:g} cannot be used: give 0 to 1")
+    if ensemble not in range(1, len(MEMBERS) + 1):
+        raise InputError(
+            f"an ensemble of {ensemble} cannot be made: give 1 (none) to {len(MEMBERS)} members"
+        )
 
 
 def _check_sources(scans: Scans, folder: OutputFolder) -> None:
@@ -199,20 +222,47 @@ def _moved(found: RigidResult) -> str:
     )
 
 
-def _encode(
-    session: Session, scans: Scans, lattice: Grid, watch: Progress
-) -> dict[int, PreparedScan]:
+def _prepare(session: Session, scans: Scans) -> dict[int, PreparedScan]:
     prepared = {}
-    steps = session.engine.steps
     for modality, volume in scans.volumes.items():
-        name = MODALITIES[modality]
-        with watch.step(f"{steps.encoding} {name}", steps.encoding_share / len(scans.volumes)):
-            try:
-                prepared[modality] = session.prepare(volume)
-            except ValueError as error:
-                raise InputError(f"{name}: {error}") from error
-            session.encode(modality, prepared[modality], lattice, watch)
+        try:
+            prepared[modality] = session.prepare(volume)
+        except ValueError as error:
+            raise InputError(f"{MODALITIES[modality]}: {error}") from error
     return prepared
+
+
+def _adapt(
+    session: Session,
+    prepared: dict[int, PreparedScan],
+    wanted: bool | Schedule,
+    watch: Progress,
+) -> tuple[Session, Adaptation | None]:
+    if not wanted:
+        return session, None
+    schedule = Schedule() if wanted is True else wanted
+    with watch.step("adapting", ADAPTING_SHARE):
+        return adapt_to(session, prepared, schedule, watch)
+
+
+def _restore(
+    session: Session,
+    prepared: dict[int, PreparedScan],
+    lattice: Grid,
+    watch: Progress,
+    segmentation: bool,
+    ensemble: int,
+) -> Restored:
+    steps = session.engine.steps
+    if ensemble == 1:  # otherwise each member has an encoding of its own
+        for modality, scan in prepared.items():
+            name = f"{steps.encoding} {MODALITIES[modality]}"
+            with watch.step(name, steps.encoding_share / len(prepared)):
+                session.encode(modality, scan, lattice, watch)
+        with watch.step(steps.decoding, steps.decoding_share):
+            return session.decode(prepared, lattice, watch, segmentation)
+    with watch.step(f"{steps.decoding} {ensemble} times", ensemble * MEMBER_SHARE):
+        return session.decode_ensemble(prepared, lattice, watch, segmentation, ensemble)
 
 
 def _keep(image: NDArray[np.float32], scan: PreparedScan, lattice: Target, weight: float) -> Kept:
@@ -279,6 +329,12 @@ def _report(
     }
 
 
+def _report_adaptation(told: dict[str, Any], adaptation: Adaptation | None) -> None:
+    told["adaptation"] = None if adaptation is None else adaptation.described()
+    if adaptation is not None and not adaptation.applied:
+        told["warnings"].append(f"not adapted: {adaptation.reason}")
+
+
 def _write(
     result: Result, scans: Scans, folder: OutputFolder, dicom: bool, watch: Progress
 ) -> dict[str, Path]:
@@ -306,6 +362,7 @@ def _write_dicom(
     result: Result, restored: dict[int, Volume], scans: Scans, path: Path, watch: Progress
 ) -> None:
     model, moved = result.report["model"], result.report["registration"]["applied"]
+    version = model["version"] + (", adapted" if "adapted_sha256" in model else "")
     export.write(
         path,
         [
@@ -313,6 +370,6 @@ def _write_dicom(
             for m, volume in restored.items()
         ],
         result.segmentation,
-        Derivation(model["name"], model["version"], model["sha256"], report.NOTICE),
+        Derivation(model["name"], version, model["sha256"], report.NOTICE),
         watch.tell,
     )

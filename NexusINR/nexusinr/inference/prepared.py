@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
+from nexusinr.geometry import Affine, Grid
 from nexusinr.intensity import foreground, normalise
 from nexusinr.volume import Volume
 
@@ -41,3 +44,15 @@ class PreparedScan:
         self.mask: NDArray[np.bool_] = np.ascontiguousarray(mask[part].transpose(order))
         self.grid = volume.grid.crop(start, stop).permuted(order)
         self.thickness = np.array(volume.thickness)[list(order)]
+
+    def mirrored(self, axes: tuple[int, ...]) -> PreparedScan:
+        """The same scan, in the same place, with its voxels in reverse order along some axes."""
+        other = copy.copy(self)
+        other.image = np.ascontiguousarray(np.flip(self.image, axes))
+        other.mask = np.ascontiguousarray(np.flip(self.mask, axes))
+        matrix = self.grid.affine.matrix.copy()
+        for axis in axes:
+            matrix[:3, 3] += matrix[:3, axis] * (self.grid.shape[axis] - 1)
+            matrix[:3, axis] *= -1
+        other.grid = Grid(self.grid.shape, Affine(matrix))
+        return other

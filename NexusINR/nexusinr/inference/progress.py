@@ -30,12 +30,16 @@ class Progress:
     Args:
         listener: told of progress.
         cancelled: asked, often, whether to stop.
+        total: what the shares of all steps add up to.
     """
 
     def __init__(
-        self, listener: Listener | None = None, cancelled: Callable[[], bool] | None = None
+        self,
+        listener: Listener | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        total: float = 1.0,
     ) -> None:
-        self._listener, self._cancelled = listener, cancelled
+        self._listener, self._cancelled, self._total = listener, cancelled, total
         self._begun = time.monotonic()
         self._told = 0.0
         self._done = 0.0
@@ -44,7 +48,8 @@ class Progress:
 
     @contextmanager
     def step(self, name: str, share: float) -> Iterator[Progress]:
-        """One step of the run, with its expected share of the whole (the shares add up to 1)."""
+        """One step of the run, with its expected share of the total."""
+        share /= self._total
         self._step = _Step(name, self._done, share)
         begun = time.monotonic()
         self.tell(0.0, force=True)

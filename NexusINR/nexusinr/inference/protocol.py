@@ -17,8 +17,9 @@ at once, whatever is being computed.
     NIfTI, NRRD, MetaImage or of a DICOM folder). ``spacing``: mm, one number or a list of three; or
     ``like``: path of the image whose lattice is wanted; ``roi``: [R, A, S, size, size, size], mm.
     ``model``, ``device``, ``register``, ``consistency`` (0 to 1), ``segmentation`` (true or false),
-    ``dicom`` (true or false: a folder of DICOM as well, from DICOM folders), ``threads`` and
-    ``max_memory`` (GB), with the meanings and defaults of the command line.
+    ``dicom`` (true or false: a folder of DICOM as well, from DICOM folders), ``adapt`` (true or
+    false), ``ensemble`` (1 to 8), ``threads`` and ``max_memory`` (GB), with the meanings and
+    defaults of the command line.
     Result: ``files`` (path by name), ``report`` (what report.json holds), ``encoded_anew``
     (modalities, of "T1w" and "T2w", whose encoding was not in memory yet; that of ICONet serves
     one output lattice, that of Nexus-INR all).
@@ -167,6 +168,7 @@ _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
 _NUMBER = _Kind("a number", _is_number)
 _MEMORY = _Kind("a number of GB above 0", lambda value: _is_number(value) and value > 0)
 _COUNT = _Kind("a whole number of at least 1", _is_count)
+_MEMBERS = _Kind("a whole number from 1 to 8", lambda value: type(value) is int and 1 <= value <= 8)
 _SPACING = _Kind(
     "one number or a list of three, in mm", lambda value: _is_number(value) or _is_list(value, 3)
 )
@@ -191,6 +193,8 @@ _RUN = {
     "consistency": _NUMBER,
     "segmentation": _FLAG,
     "dicom": _FLAG,
+    "adapt": _FLAG,
+    "ensemble": _MEMBERS,
     "threads": _COUNT,
     "max_memory": _MEMORY,
     "out": _PATH,

@@ -45,9 +45,10 @@ def describe_lattice(grid: Grid) -> dict[str, Any]:
 
 
 def describe_model(session: Session) -> dict[str, Any]:
-    """Name, version and digest of the weights."""
-    card = session.card
-    return {"name": card.name, "version": card.version, "sha256": card.sha256}
+    """Name, version and digest of the weights, and of those that were adapted to the case."""
+    card, adapted = session.card, session.adapted_sha256
+    known = {"name": card.name, "version": card.version, "sha256": card.sha256}
+    return known if adapted is None else {**known, "adapted_sha256": adapted}
 
 
 def describe_registration(mode: str, result: RigidResult | None, applied: bool) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 import SimpleITK as sitk
 import torch
+from torch import nn
 
 from nexusinr.dicom_out import export
 from nexusinr.errors import InputError
 from nexusinr.geometry import Affine, Grid
 from nexusinr.inference import pipeline, report
+from nexusinr.inference.adaptation.tuning import Schedule
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Listener, Progress
 from nexusinr.inference.protocol import MAX_PIXELS, packed
@@ -36,6 +38,7 @@ class WatchedSession(Session):
     Attributes:
         scans: what was encoded since `begin`, by modality.
         encoded_anew: modalities among them whose encoding was not in memory.
+        latest: itself, or the one with weights that the run adapted.
     """
 
     def __init__(self, model: str, device: str) -> None:
@@ -53,7 +56,13 @@ class WatchedSession(Session):
         """A new run: its scans and its notes are its own."""
         self.scans: dict[int, PreparedScan] = {}
         self.encoded_anew: list[str] = []
+        self.latest: Session = self
         self.notes.clear()
+
+    def with_network(self, network: nn.Module, sha256: str | None) -> Session:
+        """As any session does; whoever asks about the run's scans later asks this one."""
+        self.latest = super().with_network(network, sha256)
+        return self.latest
 
     def encode(self, modality: int, scan: PreparedScan, target: Grid, progress: Progress) -> Any:
         """As any session does."""
@@ -140,7 +149,7 @@ class Service:
         )
         self._scans, self._inputs = session.scans, result.report["inputs"]
         self._lattice = result.grid
-        if "roi" not in options:  # of a region more is computed than comes out
+        if not _OF_ANOTHER_PACE & options.keys():
             fresh = len(session.encoded_anew) == len(self._scans)
             voxels = sum(scan.whole.grid.voxels for scan in self._scans.values()) * fresh
             self._pace = Pace.of(result.report, voxels, self._pace)
@@ -169,7 +178,7 @@ class Service:
             "lattice": report.describe_lattice(lattice.grid),
             "voxels": lattice.grid.voxels,
             "memory_gb": round(needed.memory / 1e9, 3),
-            "seconds": self._seconds(scans, lattice.work),
+            "seconds": self._seconds(scans, lattice.work, options),
             "warnings": scans.warnings,
             **_describe(session),
         }
@@ -189,7 +198,7 @@ class Service:
             raise InputError(str(error)) from error
         watch = Progress(listener, cancelled)
         with watch.step("decoding", 1.0):
-            restored = self._session.decode(
+            restored = self._session.latest.decode(
                 self._scans, grid, watch, options.get("segmentation", True), self._lattice
             )
         watch.finish()
@@ -228,13 +237,23 @@ class Service:
         torch.set_num_threads(of_torch)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(of_itk)
 
-    def _seconds(self, scans: Scans, grid: Grid) -> float | None:
+    def _seconds(self, scans: Scans, grid: Grid, options: Options) -> float | None:
         if self._pace is None:
             return None
-        known = [given["sha256"] for given in self._inputs]
+        effort = pipeline.effort(False, options.get("ensemble", 1))
+        known = [given["sha256"] for given in self._inputs] if effort == 1 else []
+        if options.get("adapt"):  # before it learns, it restores the scans once
+            effort, known = effort + 1, []
         new = [v.grid.voxels for v in scans.volumes.values() if v.sha256 not in known]
-        return self._pace.seconds(sum(new), grid.voxels)
+        plain = self._pace.seconds(sum(new), grid.voxels)
+        if plain is None:
+            return None
+        return round(effort * plain + Schedule().seconds * options.get("adapt", False), 1)
 
+
+#: Options with which a run tells nothing of how long others take: of a region, for example, more is
+#: computed than comes out.
+_OF_ANOTHER_PACE = {"roi", "adapt", "ensemble"}
 
 #: Options that make another session necessary, not another run.
 _OF_SESSION = ("model", "device", "threads")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from nexusinr.errors import OutOfMemory
@@ -26,6 +29,12 @@ from nexusinr.volume import Volume
 
 T = TypeVar("T")
 
+#: The members of a self-ensemble in the order in which they join it: axes along which the scans
+#: are mirrored, that across their slices first.
+MEMBERS: tuple[tuple[int, ...], ...] = (
+    (), (2,), (0,), (0, 2), (1,), (1, 2), (0, 1), (0, 1, 2),
+)  # fmt: skip
+
 #: Encoded scans that a session keeps: two pairs.
 KEEP = 4
 
@@ -37,8 +46,15 @@ class Session:
         model: name of the weights.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
+    Attributes:
+        card: of the weights.
+        adapted_sha256: digest of weights that were adapted to one case; None where they are those
+            of the card.
+
     Raises InputError for an unknown model or device and for damaged weights.
     """
+
+    adapted_sha256: str | None = None
 
     def __init__(self, model: str = "nexus-inr", device: str = "auto") -> None:
         network, self.card = weights.load(model)
@@ -52,6 +68,22 @@ class Session:
     def network(self) -> nn.Module:
         """The model itself."""
         return self.engine.network
+
+    def with_network(self, network: nn.Module, sha256: str | None) -> Session:
+        """Another session, on the same device, with weights that were adapted.
+
+        This one forgets its encodings: there is room for those of one of the two.
+
+        Args:
+            network: of the same kind as this session's; it is moved to the device.
+            sha256: digest of its weights.
+        """
+        other = copy.copy(self)
+        other.engine, other.adapted_sha256 = engine_for(network), sha256
+        self._encoded.clear()
+        other._encoded = OrderedDict()
+        other.move(self.device)
+        return other
 
     def move(self, device: Device) -> None:
         """Takes the network to a device; encodings elsewhere are forgotten."""
@@ -113,6 +145,40 @@ class Session:
             return self.engine.decode(encoded, start, inside, target, progress, with_tissues)
 
         return self._with_fallback(run, self.engine.steps.decoding)
+
+    def decode_ensemble(
+        self,
+        scans: dict[int, PreparedScan],
+        target: Grid,
+        progress: Progress,
+        with_tissues: bool,
+        members: int,
+    ) -> Restored:
+        """The mean of what the network makes of the scans and of mirrored copies of them.
+
+        Intensities are averaged; tissues are those of the scans as they are.
+
+        Args:
+            scans: as for `decode`.
+            target: the lattice.
+            progress: told of each member.
+            with_tissues: whether the segmentation is wanted.
+            members: 2 ... 8, the scans as they are among them.
+        """
+        sums: dict[int, NDArray[np.float32]] = {}
+        for n in reversed(range(members)):  # the scans as they are come last, and stay encoded
+            share = progress.part((members - 1 - n) / members, 1 / members)
+            turned = {m: scan.mirrored(MEMBERS[n]) if n else scan for m, scan in scans.items()}
+            self._encoded.clear()  # no more than one pair of encodings at a time
+            for part, (m, scan) in enumerate(turned.items()):
+                half = share.part(part / len(turned) / 2, 1 / len(turned) / 2)
+                self.encode(m, scan, target, half)
+            restored = self.decode(turned, target, share.part(0.5, 0.5), with_tissues and n == 0)
+            for m, image in restored.intensity.items():
+                sums[m] = sums[m] + image if m in sums else image
+        return Restored(
+            {m: image / np.float32(members) for m, image in sums.items()}, restored.tissues
+        )
 
     def _with_fallback(self, work: Callable[[], T], what: str) -> T:
         """Runs; out of memory is answered by smaller pieces, then by the CPU, and said."""

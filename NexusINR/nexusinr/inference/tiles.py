@@ -58,7 +58,7 @@ def indices_around(
 
 
 class cancellable:  # noqa: N801 - reads as a function
-    """Asks for a cancel before every convolution: one pass of a network takes seconds."""
+    """Asks for a cancel at every convolution, forwards and backwards: one pass takes seconds."""
 
     def __init__(self, network: nn.Module, progress: Progress) -> None:
         self._network, self._progress = network, progress
@@ -68,6 +68,7 @@ class cancellable:  # noqa: N801 - reads as a function
         for module in self._network.modules():
             if isinstance(module, nn.Conv3d):
                 self._hooks.append(module.register_forward_pre_hook(self._check))
+                self._hooks.append(module.register_forward_hook(self._check_backwards))
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
@@ -75,3 +76,7 @@ class cancellable:  # noqa: N801 - reads as a function
 
     def _check(self, module: nn.Module, inputs: object) -> None:
         self._progress.check()
+
+    def _check_backwards(self, module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda gradient: self._progress.check())

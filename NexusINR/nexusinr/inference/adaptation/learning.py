@@ -1,0 +1,90 @@
+"""What a network of either kind makes of a lesson, and how far off it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nexusinr.inference.adaptation.thickening import Lesson
+from nexusinr.models.iconet import ICONet, stage_plan
+from nexusinr.models.nexus_inr import NexusINR
+from nexusinr.models.sampling import LatticeMap
+
+#: Weight of the tissues that the network saw before: what it knows of them is not to be lost.
+TISSUES = 5e-3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One modality of a lesson: intensity (B, I, J, K); logits (B, I, J, K, classes) or None."""
+
+    intensity: Tensor
+    logits: Tensor | None = None
+
+
+def answers(network: nn.Module, lesson: Lesson, pupils: Iterable[int]) -> dict[int, Answer]:
+    """The modalities that are to be restored, as a network restores them. Differentiable."""
+    if isinstance(network, ICONet):
+        return {m: _by_stages(network, lesson, m) for m in pupils}
+    assert isinstance(network, NexusINR)
+    around = lesson.grid.pad(1)
+    read = {}
+    for modality, scan in lesson.scans.items():
+        image = scan.image.contiguous(memory_format=torch.channels_last_3d)
+        encoding = network.encode(image, scan.conditions, modality)
+        count = len(image)
+        read[modality] = network.sample(encoding, LatticeMap([scan.grid] * count, [around] * count))
+    found = {}
+    for modality in pupils:
+        decoded = network.decode(modality, read[modality], read.get(1 - modality))
+        found[modality] = Answer(decoded.intensity, decoded.logits)
+    return found
+
+
+def _by_stages(network: ICONet, lesson: Lesson, modality: int) -> Answer:
+    scan = lesson.scans[modality]
+    plan = stage_plan(scan.grid.spacing.tolist(), (1, 1, 1))
+    image = scan.image.contiguous(memory_format=torch.channels_last_3d)
+    fine = network(image, scan.conditions, plan)[-1].fine[:, 0]
+    back = np.argsort(scan.order).tolist()
+    fine = fine.permute(0, *(1 + axis for axis in back))
+    border = [(a - b) // 2 for a, b in zip(fine.shape[1:], lesson.grid.shape, strict=True)]
+    i, j, k = (slice(b, b + n) for b, n in zip(border, lesson.grid.shape, strict=True))
+    return Answer(fine[:, i, j, k])
+
+
+def errors(lesson: Lesson, answer: Answer, modality: int) -> Tensor:
+    """What an answer lacks, (B, ...), as slices of the scan that taught it would have shown it.
+
+    Detail across those slices was invented: whoever answers otherwise is not wrong.
+    """
+    axis, width = lesson.slices[modality]
+    error = (answer.intensity - lesson.truths[modality]).movedim(1 + axis, -1)
+    return functional.avg_pool1d(error.flatten(1, 2), width, stride=1)
+
+
+def loss(network: nn.Module, lesson: Lesson, pupils: Iterable[int]) -> Tensor:
+    """Mean absolute error of each scan, and a little for tissues that are seen differently now."""
+    terms = []
+    for modality, answer in answers(network, lesson, pupils).items():
+        terms.append(errors(lesson, answer, modality).abs().mean())
+        if answer.logits is not None and lesson.tissues is not None:
+            logits = answer.logits.flatten(end_dim=-2)
+            terms.append(TISSUES * functional.cross_entropy(logits, lesson.tissues.flatten()))
+    return torch.stack(terms).sum()
+
+
+@torch.no_grad()
+def psnr(network: nn.Module, lessons: Iterable[Lesson], pupils: Iterable[int]) -> dict[int, float]:
+    """Of all lessons together, dB at a range of 1, by modality."""
+    squares: dict[int, list[Tensor]] = {m: [] for m in pupils}
+    for lesson in lessons:
+        for modality, answer in answers(network, lesson, squares).items():
+            squares[modality].append(errors(lesson, answer, modality).square().mean())
+    means = {m: float(torch.stack(found).mean()) for m, found in squares.items()}
+    return {m: float(-10 * np.log10(max(mean, 1e-12))) for m, mean in means.items()}
