@@ -15,8 +15,6 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from nexusinr.evaluation.metrics import (
     Reference,
     axis_nearest,
-    dice,
-    hd95,
     lpips,
     mean_interval,
     psnr,
@@ -25,6 +23,7 @@ from nexusinr.evaluation.metrics import (
     ssim,
     to_unit,
 )
+from nexusinr.evaluation.overlap import dice, hd95
 from nexusinr.geometry import Affine
 
 ALL = np.ones((2, 2, 2), dtype=bool)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from nexusinr.errors import Cancelled, InputError
 from nexusinr.evaluation import segmenter
-from nexusinr.evaluation.metrics import dice
+from nexusinr.evaluation.overlap import dice
 from nexusinr.evaluation.segmenter import UNKNOWN, Example, SegmenterConfig
 from nexusinr.evaluation.subjects import Pair
 from nexusinr.geometry import Affine

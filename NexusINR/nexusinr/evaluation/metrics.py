@@ -2,13 +2,12 @@
 
 Two arrays are compared at the same intensities: both divided by the 99.9th percentile of the
 reference inside its mask and clipped to 0 ... 1 (`scale_and_mask`, `to_unit`). PSNR and SSIM are
-taken over the mask only: the air around the head is no achievement.
+taken over the mask only: the air around the head is no achievement. Label maps: see `overlap`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,18 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from nexusinr.errors import InputError
 from nexusinr.geometry import Affine
 from nexusinr.intensity import Intensities, background_value, otsu
-from nexusinr.labels import TISSUES
-
-LabelMap = NDArray[np.integer[Any]]
-
-TISSUE_VALUES = tuple(tissue.value for tissue in TISSUES)
 
 #: The network under LPIPS, as torchvision names its file: the end is the start of its SHA-256.
 LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"
@@ -220,46 +213,6 @@ def _perceptual_distance() -> Any:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
-
-
-def dice(
-    predicted: LabelMap, reference: LabelMap, classes: Sequence[int] = TISSUE_VALUES
-) -> dict[int, float]:
-    """Dice overlap of each class of two label maps (i, j, k); NaN where the reference has none."""
-    scores = compute_dice(
-        _one_hot(predicted, classes), _one_hot(reference, classes), ignore_empty=True
-    )
-    return dict(zip(classes, scores[0].tolist(), strict=True))
-
-
-def hd95(
-    predicted: LabelMap,
-    reference: LabelMap,
-    spacing: ArrayLike,
-    classes: Sequence[int] = TISSUE_VALUES,
-) -> dict[int, float]:
-    """95th percentile of the distance between surfaces, mm, each class of two label maps (i, j, k).
-
-    spacing: (3,), mm. NaN where either map has no voxel of the class.
-    """
-    found = dict.fromkeys(classes, float("nan"))
-    present = [c for c in classes if (predicted == c).any() and (reference == c).any()]
-    if present:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # MONAI's calls of itself
-            distances = compute_hausdorff_distance(
-                _one_hot(predicted, present),
-                _one_hot(reference, present),
-                include_background=True,
-                percentile=95,
-                spacing=np.asarray(spacing, dtype=float).tolist(),
-            )
-        found.update(zip(present, distances[0].tolist(), strict=True))
-    return found
-
-
-def _one_hot(labels: LabelMap, classes: Sequence[int]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([labels == value for value in classes])[None])
 
 
 def mean_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:

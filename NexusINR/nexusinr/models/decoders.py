@@ -46,11 +46,12 @@ class MLPDecoder(nn.Module):
 class SirenDecoder(nn.Module):
     """Sine activations with the initialisation of Sitzmann et al. 2020, section 3.2.
 
-    That is made for inputs between -1 and 1. Features have any size: unscaled, the sines turn many
-    times from point to point, and nothing is learned.
+    That is made for a few coordinates between -1 and 1, and an omega of 30. Features are many, of
+    any size, so they are scaled, and omega is smaller: otherwise the sines turn many times from
+    point to point, and nothing is learned.
     """
 
-    def __init__(self, inputs: int, width: int, depth: int, omega: float = 30.0) -> None:
+    def __init__(self, inputs: int, width: int, depth: int, omega: float = 5.0) -> None:
         super().__init__()
         self.omega = omega
         sizes = [inputs] + [width] * depth

@@ -1,4 +1,4 @@
-"""ICONet (Zou et al. 2025): one scan restored in stages, each of which doubles what still needs it.
+"""ICONet (Kui et al. 2025): one scan restored in stages, each of which doubles what still needs it.
 
 In every stage two branches of RSCFL blocks run side by side. The reconstruction branch gives a
 clean image at the stage's own scale (without noise, ringing and blur), the super-resolution branch

@@ -107,7 +107,11 @@ class TrainingData:
         for person in people:
             own = [s for s in self.subjects if belongs(s.name, person)]
             if not own:
-                raise ValueError(f"{person!r} is not marked train and cannot validate")
+                known = ", ".join(sorted(s.name for s in self.subjects)[:5]) or "nobody"
+                raise ValueError(
+                    f"{person!r} cannot validate: it is not there or not marked train; there are "
+                    f"{known}"
+                )
             found += own
         return found
 
