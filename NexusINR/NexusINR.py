@@ -175,6 +175,7 @@ class NexusINRWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self) -> None:
         """Called whenever another module is opened; runs go on."""
+        self.panel.pause()
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller: Any, event: Any) -> None:
@@ -235,6 +236,8 @@ class NexusINRLogic(ScriptedLoadableModuleLogic):
 
     A folder of pairs::
 
+        from pathlib import Path
+
         logic = NexusINRLogic()
         for folder in sorted(Path("/data").iterdir()):
             t1, t2 = (slicer.util.loadVolume(str(folder / f"{m}.nii.gz")) for m in ("T1w", "T2w"))
@@ -248,7 +251,8 @@ class NexusINRLogic(ScriptedLoadableModuleLogic):
         def done(results):
             slicer.util.setSliceViewerLayers(background=results.restored["T1w"], fit=True)
 
-        run = NexusINRLogic().start(t1, t2, spacing=1.0, onDone=done, onError=print)
+        t1 = slicer.util.getNode("T1")
+        run = NexusINRLogic().start(t1, spacing=1.0, onDone=done, onError=print)
         run.cancel()  # at any time
 
     Args:

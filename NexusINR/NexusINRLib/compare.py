@@ -13,6 +13,8 @@ from slicer.i18n import tr as _
 from nexusinr.errors import InputError
 from nexusinr.mrml.comparison import Comparison, Pair
 from nexusinr.mrml.results import Results, with_invented
+from NexusINRLib.live import Live
+from NexusINRLib.worker import Worker
 
 #: Milliseconds that each scan is shown while blinking.
 BLINK = 700
@@ -36,6 +38,7 @@ class Compare:
     Args:
         ui: the panel's widgets by name.
         layout_node: gives the layout node of the window.
+        worker: who decodes live slices.
         save: writes a picture of the views to a path.
         ask: asks for a path.
 
@@ -47,18 +50,21 @@ class Compare:
         self,
         ui: Any,
         layout_node: Callable[[], Any],
+        worker: Worker,
         save: Callable[[str], None] = save_picture,
         ask: Callable[[str, str], str] = ask_for_file,
     ) -> None:
         self.comparison: Comparison | None = None
         self._ui, self._layout_node, self._save, self._ask = ui, layout_node, save, ask
         self._results: Results | None = None
+        self._live = Live(ui, worker)
         self._timer = qt.QTimer()
         self._timer.interval = BLINK
         self._timer.timeout.connect(self._flip)
         ui.compareButton.toggled.connect(self._switch)
         ui.shownComboBox.currentIndexChanged.connect(self._change_scans)
         ui.linkCheckBox.toggled.connect(lambda on: self._tell(lambda shown: shown.link(on)))
+        ui.liveCheckBox.toggled.connect(self._go_live)
         ui.zoomButton.clicked.connect(lambda *_: self._tell(lambda shown: shown.fit()))
         ui.blinkButton.toggled.connect(self._blink)
         ui.curtainCheckBox.toggled.connect(lambda *_: self._draw_curtain())
@@ -120,9 +126,11 @@ class Compare:
         self._draw_curtain()
         self._show_tissues()
         self._show_invented()
+        self._go_live(self._ui.liveCheckBox.checked)
 
     def _leave(self) -> None:
         self._ui.blinkButton.checked = False
+        self._live.stop()
         if self.comparison is not None:
             self.comparison.leave()
             self.comparison = None
@@ -140,6 +148,13 @@ class Compare:
     def _tell(self, what: Callable[[Comparison], None]) -> None:
         if self.comparison is not None:
             what(self.comparison)
+
+    def _go_live(self, on: bool) -> None:
+        if on and self.comparison is not None:
+            assert self._results is not None
+            self._live.start(self.comparison, self._results.record)
+        else:
+            self._live.stop()
 
     def _blink(self, on: bool) -> None:
         if on:
@@ -194,6 +209,7 @@ class Compare:
         is_shown = self.comparison is not None
         for widget in (
             ui.linkCheckBox,
+            ui.liveCheckBox,
             ui.zoomButton,
             ui.blinkButton,
             ui.curtainCheckBox,

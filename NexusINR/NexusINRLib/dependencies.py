@@ -1,7 +1,4 @@
-"""The packages that the worker needs: what is missing, installed with consent only.
-
-Without a network, see the README of the extension: wheels from another computer go the same way.
-"""
+"""The packages that the worker needs: what is missing, installed with consent only."""
 
 from __future__ import annotations
 
@@ -14,6 +11,9 @@ from slicer.i18n import tr as _
 
 #: Versions of torch that the package is tested with.
 TORCH = ">=2.4,<3"
+
+#: What writes DICOM segmentations; not needed before something is exported.
+DICOM = "highdicom>=0.28"
 
 REQUESTER = "NexusINR"
 
@@ -51,18 +51,42 @@ class Dependencies:
             raise RuntimeError(
                 _(
                     "The Python packages could not be installed (pip ended with status {status}). "
-                    "Check the network connection and try again, or install them offline as the "
-                    "README says."
+                    "Check the network connection and press Apply again."
                 ).format(status=error.returncode)
+                + " "
+                + self.offline()
             ) from error
         missing = self.missing()
         if missing:
             raise RuntimeError(
                 _(
-                    "These Python packages are still missing: {names}. Press Apply again and "
-                    "accept, or install them offline as the README says."
+                    "Python packages are still missing: {names}. Press Apply again and accept."
                 ).format(names=", ".join(missing))
+                + " "
+                + self.offline()
             )
+
+    def ensure_dicom(self) -> None:
+        """Asks, then installs what the export to DICOM needs; raises as `install`."""
+        from slicer.packaging import pip_ensure
+
+        try:
+            pip_ensure([DICOM], requester=REQUESTER)
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(
+                _("{package} could not be installed: check the network connection.").format(
+                    package=DICOM
+                )
+            ) from error
+
+    def offline(self) -> str:
+        """How to install everything on a computer without a network, with wheels from another."""
+        wanted = f'-r "{self._requirements}" "torch{TORCH}"'
+        return _(
+            "Without a network: on a computer with the same system and Python run “pip download "
+            "-d wheels {wanted}”, bring the folder wheels here and run “PythonSlicer -m pip "
+            "install --no-index --find-links wheels {wanted}”."
+        ).format(wanted=wanted)
 
     def repair(self) -> None:
         """Asks, then installs torch anew; raises as `install`.

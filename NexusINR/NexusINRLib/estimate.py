@@ -43,6 +43,8 @@ def lattice(settings: Settings) -> Grid:
 class Estimator:
     """Asks the worker, once nothing has changed for a moment.
 
+    The scans lie on the disk only while the worker looks at them.
+
     Args:
         worker: who is asked.
         temporary: folder for temporary files.
@@ -59,9 +61,9 @@ class Estimator:
     ) -> None:
         self._worker, self._temporary = worker, temporary
         self._on_result, self._on_error = on_result, on_error
-        self._folder: Folder | None = None
         self._settings: Settings | None = None
         self._asked: int | None = None
+        self._folder: Folder | None = None
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.interval = DELAY
@@ -74,37 +76,48 @@ class Estimator:
         self._timer.start()
 
     def stop(self) -> None:
-        """Asks for nothing more, and deletes the files that it was asked with."""
+        """Asks for nothing more; nothing of the scans stays on the disk."""
         self._timer.stop()
         self._forget()
+
+    def _forget(self) -> None:
+        if self._asked is not None:
+            self._worker.cancel(self._asked, at_once=False)
+            self._asked = None
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
 
-    def _forget(self) -> None:
-        if self._asked is not None:
-            self._worker.cancel(self._asked)
-            self._asked = None
-
     def _ask(self) -> None:
         if self._settings is None:
             return
-        self._folder = self._folder or Folder(self._temporary)
+        self._folder = folder = Folder(self._temporary)
         try:
-            options = self._settings.options(self._folder)
+            options = self._settings.options(folder)
         except InputError as error:
+            self._forget()
             self._on_error(error)
             return
-        self._asked = self._worker.request("estimate", self._take, self._refuse, **options)
+        self._asked = self._worker.request(
+            "estimate",
+            lambda event: self._take(folder, event),
+            lambda error: self._refuse(folder, error),
+            **options,
+        )
 
-    def _take(self, event: dict[str, Any]) -> None:
-        if event["id"] == self._asked:
-            self._asked = None
+    def _take(self, folder: Folder, event: dict[str, Any]) -> None:
+        if self._is_answered(folder):
             self._on_result(event)
 
-    def _refuse(self, error: NexusError) -> None:
-        if isinstance(error, Cancelled):  # another one was asked for
-            return
-        logging.info("NexusINR: no estimate: %s", error)
-        self._asked = None
-        self._on_error(error)
+    def _refuse(self, folder: Folder, error: NexusError) -> None:
+        if self._is_answered(folder) and not isinstance(error, Cancelled):
+            logging.info("NexusINR: no estimate: %s", error)
+            self._on_error(error)
+
+    def _is_answered(self, folder: Folder) -> bool:
+        """Deletes the scans that were looked at; whether nothing else was asked for since."""
+        folder.remove()
+        is_last = folder is self._folder
+        if is_last:
+            self._folder, self._asked = None, None
+        return is_last

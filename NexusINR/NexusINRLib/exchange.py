@@ -23,6 +23,8 @@ PREFIX = "nexusinr-"
 class Folder:
     """A folder that only this user can read. It is deleted by `remove`, at the latest at the end.
 
+    On Windows a file that the worker still reads stays; `remove` may be called again.
+
     File names say nothing of the patient.
 
     Args:
@@ -32,17 +34,14 @@ class Folder:
     def __init__(self, parent: str | Path) -> None:
         _sweep(Path(parent))
         self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
-        self._written: dict[Path, tuple[object, ...]] = {}
-        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def remove(self) -> None:
         """Deletes it with everything inside."""
-        self._remove()
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def add_scan(self, node: Any, name: str) -> Path:
         """Writes a volume node where it lies in the world, linear transforms included.
-
-        What was written before and has not changed stays as it is.
 
         Raises InputError for a node that is empty, has several values a voxel or lies under a
         transform that is not linear, and where the file cannot be written.
@@ -51,11 +50,7 @@ class Folder:
         from nexusinr.volume import write_volume
 
         path = self.path / f"{name}.nii"
-        data, affine = array_of(node), affine_of(node)
-        state = (node.GetID(), node.GetImageData().GetMTime(), affine)
-        if self._written.get(path) != state:
-            write_volume(path, data, affine)
-            self._written[path] = state
+        write_volume(path, array_of(node), affine_of(node))
         return path
 
     def add_lattice(self, node: Any, name: str) -> Path:

@@ -16,7 +16,7 @@ from nexusinr.modality import guess
 from nexusinr.mrml.record import REPORT_ROLE
 from nexusinr.mrml.volumes import array_of, grid_of
 from nexusinr.reading import MIN_SIZE, SPACING_RANGE
-from NexusINRLib.words import sentence
+from NexusINRLib.words import NO_BREAK, product, sentence, voxels
 
 #: Shares of a scan inside the other: below the first they are no pair, below the second it is odd.
 LEAST_OVERLAP, USUAL_OVERLAP = 0.1, 0.6
@@ -134,13 +134,24 @@ def examine(t1w: Any, t2w: Any, guesses: Guesses) -> Findings:
 
 def describe(node: Any, grid: Grid) -> str:
     """For example ``0.72 × 0.72 × 3 mm, axial slices (LPS), 320 × 320 × 39``."""
-    spacing = " × ".join(f"{s:.3g}" for s in grid.spacing)
-    parts = [f"{spacing} mm", f"{_slices(grid)} ({grid.affine.orientation})"]
+    spacing = product(f"{s:.3g}" for s in grid.spacing)
+    parts = [f"{spacing}{NO_BREAK}mm", f"{_slices(grid)} ({grid.affine.orientation})"]
     thickness = slice_thickness(node)
     if thickness is not None:
         parts.append(_("{thickness:.3g} mm thick").format(thickness=thickness))
-    parts.append(" × ".join(str(n) for n in grid.shape))
+    parts.append(voxels(grid.shape))
     return ", ".join(parts)
+
+
+def place_in_middle(region: Any, scan: Any) -> None:
+    """Makes a region of interest half as long on each side as a scan, around its middle.
+
+    Raises InputError for a scan that is empty or under a transform that is not linear.
+    """
+    corners = grid_of(scan).corners()
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    region.SetCenterWorld(*((low + high) / 2))
+    region.SetSizeWorld(*((high - low) / 2))
 
 
 def slice_thickness(node: Any) -> float | None:

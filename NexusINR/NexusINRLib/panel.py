@@ -17,6 +17,7 @@ from nexusinr.mrml.results import Results, results_of
 from NexusINRLib import inputs, words
 from NexusINRLib.compare import Compare
 from NexusINRLib.estimate import Estimator, lattice
+from NexusINRLib.export import Export
 from NexusINRLib.report import Report
 from NexusINRLib.run import Run, Settings
 
@@ -43,6 +44,7 @@ class Panel(VTKObservationMixin):
         parameters: what the user has chosen; None while the module is not open.
         compare: the controls of the comparison views.
         report: the part with the numbers.
+        export: the results as DICOM.
     """
 
     def __init__(self, ui: Any, logic: Any, scene: Any) -> None:
@@ -54,8 +56,11 @@ class Panel(VTKObservationMixin):
         self._automatic: tuple[Any, Any] = (None, None)
         self._estimated: Settings | None = None
         self._is_ready = False
-        self.compare = Compare(ui, lambda: slicer.app.layoutManager().layoutLogic().GetLayoutNode())
+        self.compare = Compare(
+            ui, lambda: slicer.app.layoutManager().layoutLogic().GetLayoutNode(), logic.worker
+        )
         self.report = Report(ui, scene)
+        self.export = Export(ui, logic.dependencies)
         self._estimator = Estimator(
             logic.worker, slicer.app.temporaryPath, self._show_estimate, self._show_no_estimate
         )
@@ -66,6 +71,11 @@ class Panel(VTKObservationMixin):
         self._cards = weights.available()
         ui.modelComboBox.addItems(list(self._cards))
         ui.resultSelector.addAttribute("vtkMRMLTextNode", f"{PREFIX}Notice")
+        size = slicer.app.style().pixelMetric(qt.QStyle.PM_SmallIconSize)
+        sign = slicer.app.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
+        ui.warningsIcon.setPixmap(sign.pixmap(size, size))
+        for label in (ui.statusLabel, ui.deviceReasonLabel, ui.liveLabel):
+            _show(label, "")
         self._connect()
         self._show_runs()
         for selector in (ui.t1wSelector, ui.t2wSelector, ui.roiSelector, ui.likeSelector):
@@ -78,7 +88,9 @@ class Panel(VTKObservationMixin):
         ui.cancelButton.clicked.connect(lambda *_: self._cancel())
         ui.swapButton.clicked.connect(lambda *_: self._swap())
         ui.repairButton.clicked.connect(lambda *_: self._repair())
+        ui.roiSelector.currentNodeChanged.connect(lambda *_: self._place_region())
         ui.modelComboBox.currentIndexChanged.connect(lambda *_: self._take_model())
+        ui.cardButton.toggled.connect(lambda *_: self._show_card())
         ui.resultSelector.currentNodeChanged.connect(lambda *_: self._show_result())
 
     # --- the choice ---------------------------------------------------------------------------
@@ -126,13 +138,15 @@ class Panel(VTKObservationMixin):
         problem = findings.problem
         if problem is None and chosen.spacing.value == "like" and chosen.like is None:
             problem = _("Choose the volume whose voxels the result shall have.")
-        ui.inputsLabel.text = "\n".join(findings.facts)
-        ui.warningsLabel.text = "\n".join([*filter(None, [problem]), *findings.warnings])
-        ui.warningsLabel.visible = bool(ui.warningsLabel.text)
+        _show(ui.inputsLabel, "\n".join(findings.facts))
+        _show(ui.warningsLabel, "\n".join([*filter(None, [problem]), *findings.warnings]))
+        ui.warningsIcon.visible = bool(ui.warningsLabel.text)
         ui.swapButton.enabled = bool(chosen.t1w or chosen.t2w)
-        for spin in (ui.spacingXSpinBox, ui.spacingYSpinBox, ui.spacingZSpinBox):
-            spin.enabled = chosen.spacing.value == "free"
-        ui.likeSelector.enabled = chosen.spacing.value == "like"
+        spins = ui.spacingXSpinBox, ui.spacingYSpinBox, ui.spacingZSpinBox
+        for part in (ui.freeSpacingLabel, *spins):
+            part.visible = chosen.spacing.value == "free"
+        for part in (ui.likeLabel, ui.likeSelector):
+            part.visible = chosen.spacing.value == "like"
         ui.surfacesCheckBox.enabled = chosen.segmentation
         ui.applyButton.enabled = problem is None
         ui.applyButton.toolTip = problem or _(
@@ -167,33 +181,45 @@ class Panel(VTKObservationMixin):
         if self.parameters is not None and self._ui.modelComboBox.currentIndex >= 0:
             self.parameters.model = self._ui.modelComboBox.currentText
 
+    def _place_region(self) -> None:
+        """A region that is nowhere yet is the middle of the scan, to be moved in the views."""
+        region, chosen = self._ui.roiSelector.currentNode(), self.parameters
+        scan = None if chosen is None else chosen.t1w or chosen.t2w
+        if region is None or scan is None or any(region.GetSize()):
+            return
+        try:
+            inputs.place_in_middle(region, scan)
+        except InputError:  # which the panel tells already
+            return
+
     def _show_card(self) -> None:
+        if self.parameters is None:
+            return
         name = self.parameters.model
         self._ui.modelComboBox.currentIndex = self._ui.modelComboBox.findText(name)
         card = self._cards.get(name)
+        self._ui.cardButton.enabled = card is not None
         if card is None:
-            self._ui.modelCardLabel.text = _("There is no model {name} here.").format(name=name)
-            return
-        self._ui.modelCardLabel.text = _("{version}. {use}").format(
-            version=card.version, use=card.details.get("intended_use", "")
-        )
-        self._ui.modelCardLabel.toolTip = card.details.get("limits", "")
+            text = _("There is no model {name} here.").format(name=name)
+        else:
+            text = words.card(card, in_full=self._ui.cardButton.checked)
+        self._ui.modelCardLabel.text = text
 
     # --- the estimate -------------------------------------------------------------------------
 
     def _estimate(self, problem: str | None) -> None:
-        if problem is not None:
-            self._estimated = None
-            self._ui.estimateLabel.text = ""
-            return
-        settings = self.settings()
-        if settings == self._estimated:
+        settings = None if problem else self.settings()
+        if settings is not None and settings == self._estimated:
             return
         self._estimated = settings
+        self._estimator.stop()
+        if settings is None:
+            _show(self._ui.estimateLabel, "")
+            return
         try:
             shape = lattice(settings).shape
         except InputError as error:
-            self._ui.estimateLabel.text = words.sentence(str(error))
+            _show(self._ui.estimateLabel, words.sentence(str(error)))
             return
         text = _("Result: {shape} voxels.")
         if settings.roi is not None:
@@ -203,7 +229,7 @@ class Panel(VTKObservationMixin):
             self._estimator.ask(settings)
         else:
             text += " " + _("Apply asks before it installs the Python packages that are missing.")
-        self._ui.estimateLabel.text = text
+        _show(self._ui.estimateLabel, text)
 
     def _check_ready(self) -> bool:
         """Whether the packages are there; asked until they are."""
@@ -212,22 +238,20 @@ class Panel(VTKObservationMixin):
 
     def _show_estimate(self, event: dict[str, Any]) -> None:
         took = event["seconds"]
-        self._ui.estimateLabel.text = _(
-            "Result: {shape} voxels. It takes {memory:.1f} GB of memory and {time}."
-        ).format(
+        text = _("Result: {shape} voxels. It takes {memory:.1f} GB of memory and {time}.").format(
             shape=words.voxels(event["lattice"]["shape"]),
             memory=event["memory_gb"],
             time=_("a time that is known after the first run")
             if took is None
             else _("about {time}").format(time=words.seconds(took)),
         )
+        _show(self._ui.estimateLabel, text)
         device = event["device"]
-        self._ui.deviceReasonLabel.text = _("{device}: {reason}").format(
-            device=device["description"], reason=device["reason"]
-        )
+        reason = f"{device['description']}: {device['reason']}"
+        _show(self._ui.deviceReasonLabel, words.sentence(reason))
 
     def _show_no_estimate(self, error: NexusError) -> None:
-        self._ui.estimateLabel.text = words.sentence(str(error))
+        _show(self._ui.estimateLabel, words.sentence(str(error)))
         self._offer_repair()
 
     # --- runs ---------------------------------------------------------------------------------
@@ -237,7 +261,7 @@ class Panel(VTKObservationMixin):
             try:
                 self._logic.dependencies.install()
             except RuntimeError as error:
-                self._ui.statusLabel.text = words.sentence(str(error))
+                self._say(words.sentence(str(error)))
                 return
         settings = self.settings()
         options = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
@@ -251,17 +275,17 @@ class Panel(VTKObservationMixin):
                 **options,
             )
         except (InputError, RuntimeError) as error:
-            self._ui.statusLabel.text = words.sentence(str(error))
+            self._say(words.sentence(str(error)))
             return
         if not run.finished:  # the worker may have failed to start
             self._runs.append(run)
-            self._ui.statusLabel.text = self._with_waiting(_("Starting"))
+            self._say(self._with_waiting(_("Starting")))
         self._show_runs()
 
     def _cancel(self) -> None:
         if self._runs:
             self._runs[0].cancel()
-            self._ui.statusLabel.text = _("Cancelling")
+            self._say(_("Cancelling"))
 
     def _show_progress(self, fraction: float, step: str, eta: float | None) -> None:
         if step == "waiting" and len(self._runs) > 1:
@@ -270,7 +294,7 @@ class Panel(VTKObservationMixin):
         if eta:
             text = _("{step}, about {time} to go").format(step=text, time=words.seconds(eta))
         self._ui.progressBar.value = round(1000 * fraction)
-        self._ui.statusLabel.text = self._with_waiting(text)
+        self._say(self._with_waiting(text))
 
     def _with_waiting(self, text: str) -> str:
         waiting = len(self._runs) - 1
@@ -281,7 +305,7 @@ class Panel(VTKObservationMixin):
     def _show_done(self, results: Results) -> None:
         took = words.seconds(sum(results.record["seconds"].values()))
         done = _("Done in {time}. Press Compare to look at it.")
-        self._ui.statusLabel.text = done.format(time=took)
+        self._say(done.format(time=took))
         self._show_runs()
         self._estimated = None  # the worker knows its pace now
         self._ui.resultSelector.setCurrentNode(results.report)
@@ -289,17 +313,21 @@ class Panel(VTKObservationMixin):
 
     def _show_error(self, error: NexusError) -> None:
         if isinstance(error, Cancelled):
-            self._ui.statusLabel.text = _("Cancelled. Nothing was changed.")
+            self._say(_("Cancelled. Nothing was changed."))
         else:
-            self._ui.statusLabel.text = words.sentence(str(error))
+            self._say(words.sentence(str(error)))
         self._offer_repair()
         self._show_runs()
+
+    def _say(self, text: str) -> None:
+        _show(self._ui.statusLabel, text)
 
     def _show_runs(self) -> None:
         """Controls that depend on whether something is under way."""
         self._runs = [run for run in self._runs if not run.finished]
         self._ui.cancelButton.enabled = bool(self._runs)
         self._ui.progressBar.value = 0
+        self._ui.progressBar.visible = bool(self._runs)
 
     def _offer_repair(self) -> None:
         self._ui.repairButton.visible = self._logic.worker.problem is not None
@@ -309,10 +337,10 @@ class Panel(VTKObservationMixin):
         try:
             self._logic.dependencies.repair()
         except RuntimeError as error:
-            self._ui.statusLabel.text = words.sentence(str(error))
+            self._say(words.sentence(str(error)))
             return
         self._ui.repairButton.visible = False
-        self._ui.statusLabel.text = _("PyTorch was installed again. Press Apply.")
+        self._say(_("PyTorch was installed again. Press Apply."))
 
     # --- results ------------------------------------------------------------------------------
 
@@ -320,22 +348,29 @@ class Panel(VTKObservationMixin):
         """A node is about to be removed."""
         if self.compare.uses(node):
             self.compare.offer(None)
+            self.export.offer(None)
             qt.QTimer.singleShot(0, self._show_result)
+
+    def pause(self) -> None:
+        """The module is left: runs go on, nothing else is asked."""
+        self._look.stop()
+        self._estimator.stop()
+        self._estimated = None
 
     def leave_scene(self) -> None:
         """The scene is about to close: stops runs and gives the user's layout back."""
         self.removeObservers()
-        self._estimator.stop()
-        self._look.stop()
+        self.pause()
         for run in self._runs:
             run.abandon()
         if self._runs:
-            self._ui.statusLabel.text = _("Cancelled: the scene was closed.")
+            self._say(_("Cancelled: the scene was closed."))
         self._runs = []
         self._show_runs()
         self.compare.offer(None)
+        self.export.offer(None)
         self.report.show(None)
-        self._automatic, self._estimated = (None, None), None
+        self._automatic = (None, None)
         self._guesses = inputs.Guesses()
 
     def close(self) -> None:
@@ -347,7 +382,14 @@ class Panel(VTKObservationMixin):
         node = self._ui.resultSelector.currentNode()
         results = None if node is None else results_of(node)
         self.compare.offer(results)
+        self.export.offer(results)
         self.report.show(results)
+
+
+def _show(label: Any, text: str) -> None:
+    """A label without a text takes no room."""
+    label.text = text
+    label.visible = bool(text)
 
 
 def _let_keyboard_in(selector: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import slicer
@@ -13,28 +14,33 @@ from nexusinr.mrml.record import NOTICE
 from nexusinr.mrml.results import Results
 from nexusinr.mrml.tables import add_table, rows_of
 from NexusINRLib.compare import ask_for_file
-from NexusINRLib.words import seconds, sentence
+from NexusINRLib.words import number, seconds, sentence, tissue
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The report in some lines of text."""
+    """The report as rich text: how it was made, a table of the numbers, what to keep in mind."""
     model, device = report["model"], report["device"]
-    took = seconds(sum(report["seconds"].values()))
-    lines = [
-        _("{model} ({version}) on {device}: {time}").format(
-            model=model["name"], version=model["version"], device=device["description"], time=took
-        )
-    ]
+    made = _("{model}, version {version}, on {device}, took {time}.").format(
+        model=model["name"],
+        version=model["version"],
+        device=device["description"],
+        time=seconds(sum(report["seconds"].values())),
+    )
+    rows = [(tissue(t), f"{ml:.1f}", "mL") for t, ml in report["tissue_volumes_ml"].items()]
     for scan in report["inputs"]:
-        residual = report["consistency"][scan["modality"]]
-        lines.append(
-            _("{scan}: residual {after:.3g}, as decoded {before:.3g} (units of the scan)").format(
-                scan=scan["modality"], after=residual["after"], before=residual["before"]
-            )
-        )
-    lines += [f"{name}: {volume:.1f} mL" for name, volume in report["tissue_volumes_ml"].items()]
-    lines += [_("Note: {text}").format(text=sentence(text)) for text in report["warnings"]]
-    return "\n".join([*lines, sentence(NOTICE)])
+        residual, units = report["consistency"][scan["modality"]], _("units of the scan")
+        name = _("{scan} residual").format(scan=scan["modality"])
+        rows.append((name, number(residual["after"]), units))
+        rows.append((_("{name}, as decoded").format(name=name), number(residual["before"]), units))
+    notes = [_("Note: {text}").format(text=sentence(text)) for text in report["warnings"]]
+    lines = "".join(f"<br>{escape(line)}" for line in (*notes, sentence(NOTICE)))
+    return f"{escape(made)}<table cellspacing='2'>{''.join(map(_row, rows))}</table>{lines[4:]}"
+
+
+def _row(row: tuple[str, str, str]) -> str:
+    name, value, unit = map(escape, row)
+    cells = f"<td>{name}&nbsp;&nbsp;</td><td align='right'>{value}</td><td>&nbsp;{unit}</td>"
+    return f"<tr>{cells}</tr>"
 
 
 def write_csv(path: str, report: dict[str, Any]) -> None:

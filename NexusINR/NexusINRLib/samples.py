@@ -1,7 +1,8 @@
-"""Sample data: a computed head as two scans with thick slices, which came with the module.
+"""Sample data: a computed head, which came with the module, and a pair of scans of a person.
 
-The files are what ``nexusinr.training.phantom`` makes: ``acquire(*pair(1.5)[:2])``, rounded.
-Nothing is downloaded.
+The files of the head are what ``nexusinr.training.phantom`` makes: ``acquire(*pair(1.5)[:2])``,
+rounded. The scans are Slicer's own (CT-MR Brain in its Sample Data module), given by the person in
+them for use without restrictions; they are downloaded when their button is pressed, not before.
 """
 
 from __future__ import annotations
@@ -26,9 +27,26 @@ SAMPLES = (
     ),
 )
 
+#: Where Slicer keeps its sample data; a file is called by its SHA-256.
+STORE = "https://github.com/Slicer/SlicerTestingData/releases/download/SHA256"
+
+#: The pair: name of the node, file as Slicer's own sample calls it, and its SHA-256.
+PERSON = (
+    (
+        "MRBrain T1w",
+        "MR-brain-T1.nrrd",
+        "2da3f655ed20356ee8cdf32aa0f8f9420385de4b6e407d28e67f9974d7ce1593",
+    ),
+    (
+        "MRBrain T2w",
+        "MR-brain-T2.nrrd",
+        "fa1fe5910a69182f2b03c0150d8151ac6c75df986449fb5a6c5ae67141e0f5e7",
+    ),
+)
+
 
 def register(resources: str | Path) -> None:
-    """Adds the samples to Slicer's Sample Data module.
+    """Adds the samples to Slicer's Sample Data module; nothing is downloaded.
 
     Args:
         resources: the module's folder of resources.
@@ -47,3 +65,11 @@ def register(resources: str | Path) -> None:
             checksums=f"SHA256:{digest}",
             nodeNames=name,
         )
+    SampleDataLogic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName="MRBrainT1wT2w",
+        uris=[f"{STORE}/{digest}" for _name, _file, digest in PERSON],
+        fileNames=[file for _name, file, _digest in PERSON],
+        checksums=[f"SHA256:{digest}" for _name, _file, digest in PERSON],
+        nodeNames=[name for name, _file, _digest in PERSON],
+    )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from slicer.i18n import tr as _
+
+from nexusinr.models.weights import Card
+
+#: A space at which no line ends.
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def step(name: str) -> str:
@@ -26,6 +33,23 @@ def step(name: str) -> str:
     return known.get(name, name[:1].upper() + name[1:])
 
 
+def tissue(name: str) -> str:
+    """A tissue in the user's language."""
+    known = {
+        "cerebrospinal fluid": _("cerebrospinal fluid"),
+        "grey matter": _("grey matter"),
+        "white matter": _("white matter"),
+        "deep grey matter": _("deep grey matter"),
+        "lesion": _("lesion"),
+    }
+    return known.get(name, name)
+
+
+def number(value: float) -> str:
+    """Three digits that count, for example ``13.1``; what is hardly there is ``< 0.01``."""
+    return "< 0.01" if 0 < abs(value) < 0.01 else f"{value:.3g}"
+
+
 def sentence(text: str) -> str:
     """With a capital letter and a full stop, as a message stands on its own."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
@@ -34,10 +58,33 @@ def sentence(text: str) -> str:
 def seconds(value: float) -> str:
     """A time, roughly, for example ``40 s`` or ``3 min``."""
     if value < 90:
-        return _("{count:.0f} s").format(count=value)
-    return _("{count:.0f} min").format(count=value / 60)
+        return _("{count:.0f} s").format(count=value).replace(" ", NO_BREAK)
+    return _("{count:.0f} min").format(count=value / 60).replace(" ", NO_BREAK)
+
+
+def card(told: Card, in_full: bool) -> str:
+    """What a model's card says: name, version, licence and use; in full with limits and digest."""
+    said = told.details
+    licence = said.get("licence", _("not named"))
+    lines = [
+        _("{name}: network {architecture}, version {version}, licence {licence}.").format(
+            name=told.name,
+            architecture=told.architecture,
+            version=told.version,
+            licence=licence,
+        ),
+        said.get("intended_use", ""),
+    ]
+    if in_full:
+        lines += [said.get("limits", ""), _("Weights: SHA-256 {digest}").format(digest=told.sha256)]
+    return "\n".join(filter(None, lines))
 
 
 def voxels(shape: list[int] | tuple[int, ...]) -> str:
-    """Sizes of a lattice, for example ``240 × 240 × 180``."""
-    return " × ".join(str(n) for n in shape)
+    """Sizes of a lattice, for example ``240 × 240 × 180``, which no line breaks."""
+    return product(str(n) for n in shape)
+
+
+def product(factors: Iterable[str]) -> str:
+    """Joined by a times sign; kept together on one line."""
+    return f"{NO_BREAK}×{NO_BREAK}".join(factors)

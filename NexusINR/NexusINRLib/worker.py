@@ -67,11 +67,13 @@ class Worker:
     Attributes:
         problem: why the libraries that compute cannot be loaded, in one sentence; None as long as
             nothing is known against them.
+        warm: the report of the run whose scans the process has in memory; None where it has none.
     """
 
     def __init__(self, python: str | None = None) -> None:
         self.python = python
         self.problem: str | None = None
+        self.warm: dict[str, Any] | None = None
         self._process: Any = None
         self._last: Any = None
         self._reader = protocol.EventReader()
@@ -109,11 +111,18 @@ class Worker:
         self._send(line)
         return id
 
-    def cancel(self, id: int) -> None:
-        """Stops a request; its `on_error` is called within a second. Others go on."""
+    def cancel(self, id: int, at_once: bool = True) -> None:
+        """Stops a request; its `on_error` is called. Others go on.
+
+        Args:
+            id: of the request.
+            at_once: within a second, if need be by ending the process, which then has no scans in
+                memory any more.
+        """
         if id in self._open:
             self._send(protocol.request(next(self._ids), "cancel", target=id))
-            qt.QTimer.singleShot(PATIENCE, lambda: self._insist(id))
+            if at_once:
+                qt.QTimer.singleShot(PATIENCE, lambda: self._insist(id))
 
     def close(self) -> None:
         """Ends the process; what was open is cancelled. The next request starts another one."""
@@ -207,6 +216,7 @@ class Worker:
         It is kept until the next one goes: this may be called by one of its own signals.
         """
         process, self._process = self._process, None
+        self.warm = None
         if process is not None:
             self._last = process
         return process
@@ -225,6 +235,8 @@ class Worker:
                 _tell(request.on_progress, event)
             return
         del self._open[id]
+        if kind == "result" and "report" in event:
+            self.warm = event["report"]
         if kind == "error":
             _tell(request.on_error, protocol.raised_by(event))
         else:

@@ -210,11 +210,17 @@ def test_a_curtain_shows_the_original_left_and_the_restored_image_right(bench, p
     assert np.abs(both[left] - original[left]).mean() < 0.1
     assert np.abs(both[right] - restored[right]).mean() < 0.5
     np.testing.assert_array_equal(bench.picture("Restored", plane), restored)
+    line = (np.abs(both - (89, 242, 217)) < 60).all(axis=-1)
+    rows, columns = np.nonzero(line)
+    assert np.ptp(rows) > 0.6 * SIZE[1]
+    assert np.abs(columns - middle).max() < near
     part = bench.nodes("Original", plane)[1].GetForegroundVolumeID()
     bench.comparison.pairs["T1w"].original.GetDisplayNode().SetWindow(500)
     display = bench.app.scene.GetNodeByID(part).GetDisplayNode()
     assert display.GetWindow() == 500
+    bench.comparison.pairs["T1w"].original.GetDisplayNode().SetWindow(900)
     bench.comparison.draw_curtain(None)
+    np.testing.assert_array_equal(bench.picture("Original", plane), original)
     assert bench.nodes("Original", plane)[1].GetForegroundVolumeID() is None
     with pytest.raises(ValueError, match="between 0 and 1"):
         bench.comparison.draw_curtain(1.5)

@@ -152,6 +152,12 @@ def ui(widget) -> Any:
     return widget.ui
 
 
+@pytest.fixture(scope="session")
+def plain() -> Callable[[Any], str]:
+    """What a label says, with plain spaces."""
+    return lambda label: label.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 @pytest.fixture
 def logic(module, scene) -> Any:
     """The module's logic, as scripts use it."""

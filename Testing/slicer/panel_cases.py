@@ -55,6 +55,12 @@ class PanelCases(unittest.TestCase):
             slicer.mrmlScene.RemoveNode(whole)
         return made
 
+    def count_live_planes(self) -> int:
+        """Views into which a decoded plane is laid."""
+        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        layer = slicer.vtkMRMLSliceCompositeNode.Layer_Last
+        return sum(bool(node.GetNthLayerVolumeID(layer)) for node in composites)
+
     def test_two_volumes_make_apply_work(self) -> None:
         assert not self.ui.applyButton.enabled
         t1w, t2w = self.load_small_scans()
@@ -73,6 +79,11 @@ class PanelCases(unittest.TestCase):
         before = manager.layout
         self.ui.compareButton.click()
         assert len(manager.sliceViewNames()) == 12
+        self.ui.liveCheckBox.click()
+        assert self.ui.liveCheckBox.checked, self.ui.liveLabel.text
+        self.wait(lambda: self.count_live_planes() == 6)
+        self.ui.liveCheckBox.click()
+        assert self.count_live_planes() == 0
         self.ui.compareButton.click()
         assert manager.layout == before
         assert "residual" in self.ui.reportLabel.text

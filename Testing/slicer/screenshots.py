@@ -23,6 +23,17 @@ SAMPLES = MODULE / "Resources" / "SampleData"
 #: Width and height of the views, and width of the panel, pixels.
 VIEWS, PANEL = (1200, 800), 460
 
+#: How views look at a live slice: share of the head, and degrees.
+ZOOM, TILT = 0.4, 20
+
+#: Colours of a dark theme, as Qt's own dark style has them.
+DARK = {
+    "Window": "#353535", "WindowText": "#ffffff", "Base": "#2a2a2a", "AlternateBase": "#353535",
+    "Text": "#ffffff", "Button": "#353535", "ButtonText": "#ffffff", "Highlight": "#2a82da",
+    "HighlightedText": "#000000", "PlaceholderText": "#aaaaaa", "Light": "#505050",
+    "Midlight": "#454545", "Mid": "#2a2a2a", "Dark": "#232323", "Shadow": "#141414",
+}  # fmt: skip
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
@@ -83,11 +94,25 @@ class Desk:
         print(f"{self.ui.statusLabel.text} ({time.monotonic() - start:.0f} s from Apply)")
 
     def save_panel(self, name: str) -> None:
-        """A picture of the whole panel."""
-        self.panel.resize(PANEL, max(self.panel.sizeHint.height(), 600))
+        """A picture of the whole panel, as tall as its texts are at this width."""
         self.panel.show()
-        self.app.processEvents()
+        for _ in range(2):  # the second time with what the first has shown
+            self.panel.resize(PANEL, self.panel.heightForWidth(PANEL))
+            self.app.processEvents()
         self._save(self.panel.grab(), name)
+
+    def save_dark_panel(self, name: str) -> None:
+        """The same in the colours of a dark theme."""
+        import qt
+
+        before, dark = qt.QPalette(self.app.palette()), qt.QPalette()
+        for role, colour in DARK.items():
+            dark.setColor(getattr(qt.QPalette, role), qt.QColor(colour))
+        for role in ("WindowText", "ButtonText", "Text"):
+            dark.setColor(qt.QPalette.Disabled, getattr(qt.QPalette, role), qt.QColor("#888888"))
+        self.app.setPalette(dark)
+        self.save_panel(name)
+        self.app.setPalette(before)
 
     def save_views(self, name: str) -> None:
         """A picture of all views, each with its label as on Slicer's bar above it."""
@@ -101,8 +126,9 @@ class Desk:
             node, place = view.mrmlSliceNode(), view.mapTo(manager.viewport(), qt.QPoint(0, 0))
             colour = qt.QColor.fromRgbF(*node.GetLayoutColor())
             painter.fillRect(place.x(), place.y(), view.width, 4, colour)
-            painter.setPen(colour)
-            painter.drawText(place.x() + 6, place.y() + 20, node.GetLayoutLabel())
+            for shade, off in ((qt.QColor("black"), 1), (colour, 0)):
+                painter.setPen(shade)
+                painter.drawText(place.x() + 6 + off, place.y() + 20 + off, node.GetLayoutLabel())
         painter.end()
         self._save(picture, name)
 
@@ -114,8 +140,10 @@ class Desk:
         print(f"comparison layout after {time.monotonic() - start:.1f} s")
         self.save_views("compare-both")
         self.save_panel("panel-compared")
+        self.save_dark_panel("panel-dark")
         ui.shownComboBox.currentText = "T1w"
         self.save_views("compare-t1w")
+        self.go_live()
         ui.shownComboBox.currentText = "T2w"  # of thicker slices
         comparison = self.panel.self().panel.compare.comparison
         comparison.blink(True)
@@ -130,6 +158,32 @@ class Desk:
         ui.inventedSlider.value = 70
         self.save_views("invented")
         ui.compareButton.click()
+
+    def go_live(self) -> None:
+        """Zoomed and tilted views, as the volume gives them and as they are decoded."""
+        import slicer
+        import vtk
+
+        manager = self.app.layoutManager()
+        views = [manager.sliceWidget(n) for n in manager.sliceViewNames()]
+        for node in (view.mrmlSliceNode() for view in views):
+            node.SetFieldOfView(*(ZOOM * v for v in node.GetFieldOfView()[:2]), 1)
+            turn = vtk.vtkTransform()
+            turn.SetMatrix(node.GetSliceToRAS())
+            turn.RotateX(TILT)
+            node.GetSliceToRAS().DeepCopy(turn.GetMatrix())
+            node.UpdateMatrices()
+        self.save_views("live-off")
+        start = time.monotonic()
+        self.ui.liveCheckBox.click()
+        layer = slicer.vtkMRMLSliceCompositeNode.Layer_Last
+        restored = [view.mrmlSliceCompositeNode() for view in views[3:]]
+        self.wait(lambda: all(node.GetNthLayerVolumeID(layer) for node in restored))
+        print(f"three live planes after {time.monotonic() - start:.1f} s")
+        self.save_views("live")
+        self.save_panel("panel-live")
+        self.ui.liveCheckBox.click()
+        self.ui.zoomButton.click()
 
     def _save(self, picture: Any, name: str) -> None:
         path = self.folder / f"{name}.png"

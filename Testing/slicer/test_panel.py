@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import stat
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,18 +39,19 @@ def test_without_a_volume_nothing_can_be_done(ui):
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_two_volumes_loaded_means_apply_works(order, ui, scene, thick_pair, wait):
+def test_two_volumes_loaded_means_apply_works(order, ui, scene, thick_pair, wait, plain):
     nodes = [add(scene, thick_pair[i], ("sub-01_T1w", "sub-01_T2w")[i]) for i in order]
     wait(lambda: ui.applyButton.enabled)
     assert ui.t1wSelector.currentNode() is nodes[order.index(0)]
     assert ui.t2wSelector.currentNode() is nodes[order.index(1)]
     assert ui.warningsLabel.text == ""
-    assert "2 × 2 × 4 mm, axial slices" in ui.inputsLabel.text
-    assert "2 × 5 × 2 mm, coronal slices, oblique by 8°" in ui.inputsLabel.text
+    assert ui.warningsIcon.isHidden()
+    assert "2 × 2 × 4 mm, axial slices" in plain(ui.inputsLabel)
+    assert "2 × 5 × 2 mm, coronal slices, oblique by 8°" in plain(ui.inputsLabel)
     assert re.search(r"Overlap: \d\d", ui.inputsLabel.text)
     wait(lambda: "GB of memory" in ui.estimateLabel.text)
-    assert "26 × 30 × 24" in ui.estimateLabel.text
-    assert ui.deviceReasonLabel.text
+    assert "26 × 30 × 24" in plain(ui.estimateLabel)
+    assert "CPU" in ui.deviceReasonLabel.text
 
 
 def test_volumes_that_were_there_first_are_chosen_when_the_module_opens(module, scene, thick_pair):
@@ -175,26 +178,163 @@ def test_a_transform_that_bends_space_is_refused_and_a_linear_one_is_followed(
 # --- output -------------------------------------------------------------------------------------
 
 
-def test_spacing_free_and_like_are_enabled_where_they_count(ui, widget, chosen, pair, wait):
+def test_spacing_free_and_like_are_there_where_they_count(ui, widget, chosen, pair, wait, plain):
     Spacing = type(chosen.spacing)
-    assert not ui.spacingXSpinBox.enabled
+    assert ui.spacingXSpinBox.isHidden()
+    assert ui.freeSpacingLabel.isHidden()
+    assert ui.likeSelector.isHidden()
     chosen.spacing = Spacing.FREE
     ui.spacingXSpinBox.value, ui.spacingYSpinBox.value, ui.spacingZSpinBox.value = 4.0, 3.0, 2.4
-    assert ui.spacingXSpinBox.enabled
-    assert "13 × 20 × 20" in ui.estimateLabel.text
+    assert not ui.spacingXSpinBox.isHidden()
+    assert "13 × 20 × 20" in plain(ui.estimateLabel)
     ui.spacingComboBox.currentText = Spacing.LIKE.label()
     assert chosen.spacing is Spacing.LIKE
-    assert ui.likeSelector.enabled
+    assert not ui.likeSelector.isHidden()
+    assert ui.spacingXSpinBox.isHidden()
     assert not ui.applyButton.enabled
     ui.likeSelector.setCurrentNode(pair[1])
     assert ui.applyButton.enabled
-    assert "27 × 13 × 24" in ui.estimateLabel.text
+    assert "27 × 13 × 24" in plain(ui.estimateLabel)
+
+
+def test_a_region_that_was_placed_stays(ui, chosen, scene):
+    placed = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    placed.SetXYZ(1, 2, 3)
+    placed.SetRadiusXYZ(4, 5, 6)
+    ui.roiSelector.setCurrentNode(placed)
+    assert chosen.roi is placed
+    assert placed.GetSize() == (8, 10, 12)
+
+
+def test_a_new_region_is_the_middle_of_the_scan(ui, chosen, pair, wait, plain):
+    from nexusinr.mrml.volumes import grid_of
+
+    region = ui.roiSelector.addNode("vtkMRMLMarkupsROINode")
+    assert chosen.roi is region
+    bounds = np.zeros(6)
+    region.GetRASBounds(bounds)
+    corners = grid_of(pair[0]).corners()
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    assert np.allclose(bounds[::2], low + (high - low) / 4)
+    assert np.allclose(bounds[1::2], high - (high - low) / 4)
+    assert "Result: the region" in ui.estimateLabel.text
+    wait(lambda: "GB of memory" in ui.estimateLabel.text)
+    sizes = [int(n) for n in re.findall(r"\d+", plain(ui.estimateLabel))[:3]]
+    assert all(a <= b <= a + 2 for a, b in zip((13, 15, 12), sizes, strict=True)), sizes
+
+
+# --- the estimate -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(widget, monkeypatch) -> list[dict[str, Any]]:
+    """The options of every estimate that is asked for from here on."""
+    seen: list[dict[str, Any]] = []
+    request = widget.logic.worker.request
+
+    def listen(op: str, *callbacks: Any, **options: Any) -> int:
+        if op == "estimate":
+            mode = stat.S_IMODE(options["t1w"].parent.stat().st_mode)
+            seen.append({**options, "exists": options["t1w"].is_file(), "mode": mode})
+        return request(op, *callbacks, **options)
+
+    monkeypatch.setattr(widget.logic.worker, "request", listen)
+    return seen
+
+
+def test_scans_are_on_the_disk_only_while_the_worker_looks_at_them(
+    ui, asked, chosen, wait, left_on_disk
+):
+    wait(lambda: "GB of memory" in ui.estimateLabel.text)
+    assert (asked[-1]["exists"], asked[-1]["mode"]) == (True, 0o700)
+    assert left_on_disk() == []
+
+
+def test_leaving_the_module_takes_the_scans_off_the_disk_at_once(
+    module, ui, asked, chosen, wait, left_on_disk
+):
+    wait(lambda: asked)
+    module.widgetRepresentation().exit()
+    assert left_on_disk() == []
+    before = len(asked)
+    module.widgetRepresentation().enter()
+    wait(lambda: len(asked) > before)  # it is asked again, as no answer came
+    wait(lambda: "GB of memory" in ui.estimateLabel.text)
+
+
+@pytest.mark.parametrize("width", [380, 460, 700])
+def test_labels_have_the_room_that_their_text_takes(width, module, ui, scene, thick_pair, wait):
+    """No words cut off, no empty bands: as tall as the text at this width."""
+    from PySide6 import QtWidgets
+
+    panel = module.widgetRepresentation()
+    far = thick_pair[1].affine.transformed(Affine.from_parts((1, 1, 1), origin=(30, 0, 0)).matrix)
+    ui.t1wSelector.setCurrentNode(add(scene, thick_pair[0], "T1w"))
+    ui.t2wSelector.setCurrentNode(add(scene, thick_pair[1], "T2w", far))
+    ui.cardButton.checked = True
+    wait(lambda: "GB of memory" in ui.estimateLabel.text)
+    for _ in range(2):  # the width decides on the height
+        panel.resize(width, panel.heightForWidth(width))
+        panel.show()
+        QtWidgets.QApplication.processEvents()
+    shown = [label for label in panel.findChildren(QtWidgets.QLabel) if label.isVisible()]
+    wrapped = [label for label in shown if label.property("wordWrap")]
+    assert {"inputsLabel", "warningsLabel", "modelCardLabel", "estimateLabel"} <= {
+        label.property("objectName") for label in wrapped
+    }
+    for label in wrapped:
+        size = QtWidgets.QWidget.size(label)
+        wanted = QtWidgets.QLabel.heightForWidth(label, size.width())
+        assert wanted - 1 <= size.height() <= wanted + 8, label.property("objectName")
+    ui.cardButton.checked = False
+    panel.hide()
+
+
+def test_the_tab_key_goes_down_the_panel_as_one_reads(module, ui, chosen):
+    from PySide6 import QtCore, QtWidgets
+
+    chosen.spacing = type(chosen.spacing).FREE
+    panel = module.widgetRepresentation()
+    panel.resize(460, panel.heightForWidth(460))
+    panel.show()
+    QtWidgets.QApplication.processEvents()
+    order = [stop.text for stop in ElementTree.parse(UI).getroot().iter("tabstop")]
+    shown = [getattr(ui, name) for name in order if getattr(ui, name).isVisible()]
+    assert len(shown) > 25
+    places = [w.mapTo(panel, QtCore.QPoint(0, 0)) for w in shown]
+    reading = [(round(p.y() / 12), p.x()) for p in places]
+    assert reading == sorted(reading)
+    panel.hide()
+
+
+def test_every_sentence_of_the_panel_is_translated(module, scene, thick_pair, monkeypatch, wait):
+    """In a language that puts everything between brackets."""
+    import slicer.i18n
+
+    monkeypatch.setattr(slicer.i18n, "translate", lambda context, text: f"[{text}]")
+    shown = module.widgetRepresentation()
+    shown.enter()
+    shown.self().panel.report.show(None)
+    ui = shown.self().ui
+    ui.t1wSelector.setCurrentNode(add(scene, thick_pair[0], "T1w", Affine.from_parts((1, 1, 4))))
+    ui.t2wSelector.setCurrentNode(add(scene, thick_pair[1], "T2w"))
+    wait(lambda: "GB of memory" in ui.estimateLabel.text)
+    labels = ui.inputsLabel, ui.warningsLabel, ui.modelCardLabel, ui.estimateLabel, ui.reportLabel
+    for text in (*(label.text for label in labels), ui.applyButton.toolTip):
+        assert "[" in text, text
+    shown.exit()
 
 
 def test_a_model_comes_with_its_card(ui, chosen):
     ui.modelComboBox.currentText = "nexus-inr"
     assert chosen.model == "nexus-inr"
-    assert len(ui.modelCardLabel.text) > 30
+    assert "nexus-inr: network NexusINR, version " in ui.modelCardLabel.text
+    assert "not for primary diagnosis" in ui.modelCardLabel.text
+    assert "can be wrong" not in ui.modelCardLabel.text
+    ui.cardButton.click()
+    assert "can be wrong" in ui.modelCardLabel.text
+    assert re.search(r"SHA-256 [0-9a-f]{64}", ui.modelCardLabel.text)
+    ui.cardButton.click()
     ui.modelComboBox.currentText = "iconet"
     assert chosen.model == "iconet"
 
@@ -225,11 +365,23 @@ def test_sample_data_come_with_the_module(module):
     from nexusinr.volume import read_volume
 
     assert slicer.modules.sampleDataSourceCategories["NexusINR"]["title"]
-    sources = slicer.modules.sampleDataSources["NexusINR"]
+    *sources, _person = slicer.modules.sampleDataSources["NexusINR"]
     assert [s.nodeNames[0][-3:] for s in sources] == ["T1w", "T2w"]
     for source in sources:
         assert Path(source.thumbnailFileName).is_file()
         assert max(read_volume(SampleData.file_of(source)).affine.spacing) >= 3
+
+
+def test_the_scans_of_a_person_are_checked_by_their_digest_and_known_by_name(module):
+    import slicer
+
+    from nexusinr.modality import guess
+
+    person = slicer.modules.sampleDataSources["NexusINR"][-1]
+    assert [guess(name) for name in person.nodeNames] == ["T1w", "T2w"]
+    for uri, checksum in zip(person.uris, person.checksums, strict=True):
+        assert uri.startswith("https://github.com/Slicer/SlicerTestingData/releases/download/")
+        assert checksum == f"SHA256:{uri.rpartition('/')[2]}"
 
 
 # --- the panel itself ---------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -228,6 +230,46 @@ def test_packages_that_are_missing_are_installed_with_consent_only(
     assert not ui.cancelButton.enabled
     with pytest.raises(RuntimeError, match=r"surely-not-installed.*Apply"):
         widget.logic.start(chosen.t1w)
+
+
+@pytest.mark.parametrize("extension", [True, False], ids=["declined", "no PyTorch extension"])
+def test_torch_that_is_missing_comes_by_its_extension(
+    extension, ui, widget, chosen, dialogs, monkeypatch
+):
+    import NexusINRLib.dependencies as dependencies
+
+    monkeypatch.setattr(dependencies, "_torch_version", lambda: None)
+    monkeypatch.setattr(widget.panel, "_is_ready", False)
+    if not extension:
+        monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    dialogs.answer = "Cancel"
+    ui.applyButton.click()
+    assert len(dialogs.seen) == extension
+    wanted = "Press Apply again and accept" if extension else "Extensions Manager"
+    assert wanted in ui.statusLabel.text
+    assert not ui.cancelButton.enabled
+
+
+def test_without_a_network_the_message_says_what_to_do(
+    ui, widget, chosen, dialogs, tmp_path, monkeypatch
+):
+    import slicer.packaging
+
+    from NexusINRLib.dependencies import Dependencies
+
+    def fail(*_: object, **__: object) -> None:
+        raise subprocess.CalledProcessError(1, "pip")
+
+    (tmp_path / "requirements.txt").write_text("surely-not-installed>=7\n")
+    monkeypatch.setattr(slicer.packaging, "pip_ensure", fail)
+    monkeypatch.setattr(widget.logic, "dependencies", Dependencies(tmp_path / "requirements.txt"))
+    monkeypatch.setattr(widget.panel, "_is_ready", False)
+    ui.applyButton.click()
+    text = ui.statusLabel.text
+    assert "status 1" in text
+    for command in ("pip download -d wheels", "PythonSlicer -m pip install --no-index"):
+        assert command in text
+    assert str(tmp_path / "requirements.txt") in text
 
 
 BROKEN = "raise OSError('libtorch_cpu.so: cannot open shared object file')"

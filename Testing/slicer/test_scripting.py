@@ -153,15 +153,14 @@ def test_the_documented_snippets_run(logic, scene, thick_files, tmp_path, wait):
         for path, name in zip(thick_files, ("T1w", "T2w"), strict=True):
             (tmp_path / case / f"{name}.nii.gz").write_bytes(Path(path).read_bytes())
     one, folder, callback = (re.sub(r"^ {8}", "", s, flags=re.M) for s in snippets)
-    names: dict[str, Any] = {"slicer": slicer, "Path": Path, "__name__": "snippet"}
+    names: dict[str, Any] = {"slicer": slicer, "__name__": "snippet"}
     slicer.util.loadVolume(str(thick_files[0]), {"name": "T1"})
     exec(quick(one), names)
     assert names["results"].restored["T1w"].GetScene() is scene
     exec(quick(folder).replace("/data", str(tmp_path)), names)
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*restored*"))
     assert len(written) == 4, written
-    names["t1"] = slicer.util.loadVolume(str(thick_files[0]))
-    names["t2"] = slicer.util.loadVolume(str(thick_files[1]))
+    slicer.util.loadVolume(str(thick_files[0]), {"name": "T1"})  # the folder's loop cleared it
     exec(quick(callback), names)  # which cancels at its end
     wait(lambda: names["run"].finished)
 

@@ -44,10 +44,10 @@ class Pair:
 class Comparison:
     """The views that compare scans with what was made of them.
 
-    Rows: original and restored; columns: axial, sagittal and coronal along the slices of the first
-    scan, for each modality. Views scroll and zoom together, and the two rows of a modality share
-    window and level. `leave` gives back the layout, links, selection and segmentation display
-    that were there before.
+    Original and restored scans in axial, sagittal and coronal planes along the slices of the first
+    scan (see `layout.description`). Views scroll and zoom together, and the two images of a
+    modality share window and level. `leave` gives back the layout, links, selection and
+    segmentation display that were there before.
 
     Args:
         scene: where everything is.
@@ -142,7 +142,7 @@ class Comparison:
         self._show_volumes()
 
     def draw_curtain(self, at: float | None) -> None:
-        """In the upper row, shows the restored scan right of a vertical line; None: no longer.
+        """In the original's views, shows the restored scan right of a line; None: no longer.
 
         Args:
             at: 0 (left end of the head) ... 1 (right end).
@@ -152,11 +152,12 @@ class Comparison:
         if at is not None and not 0 <= at <= 1:
             raise ValueError(f"a curtain hangs between 0 and 1, not at {at:g}")
         assert self._frame is not None, "enter first"
-        for view, (_, composite) in self.nodes.items():
+        for view, (slice_node, composite) in self.nodes.items():
             if view.row == "original":
                 curtain = self._curtains[view.modality]
                 part = None if at is None else curtain.part(view.plane, self._frame, at)
                 _lay_over(composite, part, 1.0)
+                curtain.draw_edge(slice_node, part)
                 for display in curtain.displays():
                     self._windows[view.modality].add(display)
 

@@ -1,4 +1,4 @@
-"""The layout of a comparison: original above restored, axial, sagittal and coronal."""
+"""The layout of a comparison: original beside restored, axial, sagittal and coronal."""
 
 from __future__ import annotations
 
@@ -71,16 +71,27 @@ def views_of(modalities: Sequence[str]) -> list[View]:
 def description(modalities: Sequence[str]) -> str:
     """The layout in the language of MRML layout nodes, which trame-slicer reads as well.
 
-    Two rows in either case: with two modalities side by side heads are shown larger than with four
-    rows, and each original stays right above its restored image.
+    With one modality the originals are above the restored images, a column for each plane. With two
+    each plane is a row and each original is left of its restored image: views are then about as
+    wide as high, as heads are.
     """
     root = Element("layout", type="vertical")
-    for row in ROWS:
+    for views in arranged(modalities):
         line = SubElement(SubElement(root, "item"), "layout", type="horizontal")
-        for view in views_of(modalities):
-            if view.row == row:
-                _add_view(SubElement(line, "item"), view)
+        for view in views:
+            _add_view(SubElement(line, "item"), view)
     return tostring(root, encoding="unicode")
+
+
+def arranged(modalities: Sequence[str]) -> list[list[View]]:
+    """The views as they are on the screen, in rows from above."""
+    views = views_of(modalities)
+    if len(modalities) == 1:
+        return [[view for view in views if view.row == row] for row in ROWS]
+    return [
+        [view for m in modalities for view in views if (view.modality, view.plane) == (m, plane)]
+        for plane in PLANES
+    ]
 
 
 def _add_view(item: Element, view: View) -> None:
