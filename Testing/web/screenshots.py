@@ -23,6 +23,20 @@ PATIENCE, REST = 1_800_000, 4_000
 #: Keys that switch a state on and off again, and what it is.
 STATES = {"s": "tissues", "m": "invented", "c": "curtain", "4": "surfaces"}
 
+#: Width and height of the window, and of a screen of 4K.
+SMALL, LARGE = {"width": 1280, "height": 800}, {"width": 3840, "height": 2160}
+
+
+def take(page: Any, path: Path) -> None:
+    """A picture, once nothing changes in it any more."""
+    before = b""
+    for _ in range(30):
+        page.wait_for_timeout(REST)
+        now = page.screenshot(path=path)
+        if now == before:
+            return
+        before = now
+
 
 def restore(page: Any, scans: list[Path], spacing: str | None) -> None:
     """From the welcome page to the comparison."""
@@ -41,6 +55,41 @@ def restore(page: Any, scans: list[Path], spacing: str | None) -> None:
     page.wait_for_timeout(REST)
 
 
+def zoom_in(page: Any, caption: str) -> None:
+    """Drags the right button downwards over a view, as slowly as a hand."""
+    found = page.locator(".nx-caption", has_text=caption)
+    box = page.locator(".layout-grid-item").filter(has=found).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down(button="right")
+    for step in range(1, 11):
+        page.mouse.move(x, y + 15 * step)
+        page.wait_for_timeout(100)
+    page.mouse.up(button="right")
+
+
+def live(page: Any, folder: Path) -> None:
+    """A part of a plane, first from the restored volume and then decoded."""
+    page.keyboard.press("1")
+    page.wait_for_timeout(2 * REST)
+    zoom_in(page, "T1w restored axial")
+    take(page, folder / "viewer-zoomed.png")
+    page.keyboard.press("v")
+    page.locator(".nx-live").nth(2).wait_for()
+    take(page, folder / "viewer-live.png")
+    page.keyboard.press("v")
+    page.keyboard.press("f")
+
+
+def large(page: Any, folder: Path) -> None:
+    """One scan and both on a screen of 4K."""
+    page.set_viewport_size(LARGE)
+    for key, name in (("1", "one"), ("3", "both")):
+        page.keyboard.press(key)
+        take(page, folder / f"viewer-4k-{name}.png")
+    page.set_viewport_size(SMALL)
+
+
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser()
@@ -57,21 +106,21 @@ def main() -> None:
             address = viewer.stdout.readline().strip()
             chromium = shutil.which("chromium") or shutil.which("chromium-browser")
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page = browser.new_page(viewport=SMALL)
             page.set_default_timeout(PATIENCE)
             page.goto(address)
             restore(page, given.scans, given.spacing)
-            page.screenshot(path=given.folder / "viewer-compared.png")
+            take(page, given.folder / "viewer-compared.png")
             page.keyboard.press("3")  # both scans
-            page.wait_for_timeout(REST)
-            page.screenshot(path=given.folder / "viewer-both.png")
+            take(page, given.folder / "viewer-both.png")
             page.keyboard.press("2")  # T2w
             for key, name in STATES.items():
                 page.keyboard.press(key)
-                page.wait_for_timeout(2 * REST)
-                page.screenshot(path=given.folder / f"viewer-{name}.png")
+                take(page, given.folder / f"viewer-{name}.png")
                 page.keyboard.press(key)
                 page.wait_for_timeout(REST)
+            live(page, given.folder)
+            large(page, given.folder)
         finally:
             viewer.terminate()
             viewer.wait()

@@ -13,8 +13,6 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from nexusinr.errors import InputError
 from nexusinr.geometry import Affine
@@ -49,29 +47,6 @@ def oblique_file(tmp_path_factory) -> Path:
     return path
 
 
-def slices(series: str, description: str, count: int = 5, number: int = 7) -> dict[str, bytes]:
-    """The files of a small MR series."""
-    files = {}
-    for k in range(count):
-        ds = Dataset()
-        ds.file_meta = FileMetaDataset()
-        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = MRImageStorage
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        ds.SeriesInstanceUID, ds.SeriesNumber, ds.Modality = series, number, "MR"
-        ds.PatientName, ds.SeriesDescription = PATIENT, description
-        ds.Rows, ds.Columns, ds.SamplesPerPixel = 6, 8, 1
-        ds.PhotometricInterpretation, ds.PixelRepresentation = "MONOCHROME2", 0
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
-        ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, 3 * k], [1, 0, 0, 0, 1, 0]
-        ds.PixelSpacing, ds.SliceThickness = [1, 1], 3
-        ds.PixelData = np.arange(48, dtype=np.uint16).tobytes()
-        stream = io.BytesIO()
-        ds.save_as(stream, enforce_file_format=True)
-        files[f"{PATIENT}/{series}/IM{k}"] = stream.getvalue()
-    return files
-
-
 def zipped(files: dict[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as packed:
@@ -102,7 +77,7 @@ def test_header_and_voxels_of_a_metaimage_come_in_any_order(incoming, images, or
     first, second = order
     assert incoming.upload(first, io.BytesIO(images[first])) == []
     [found] = incoming.upload(second, io.BytesIO(images[second]))
-    assert not incoming.missing()
+    assert not incoming.finish()
     assert found.name == "t1.mhd"
     assert np.array_equal(read_volume(found.path).data, read_volume(oblique_file).data)
 
@@ -110,14 +85,14 @@ def test_header_and_voxels_of_a_metaimage_come_in_any_order(incoming, images, or
 def test_half_a_metaimage_is_told_and_given_up(incoming, images, tmp_path):
     incoming.upload("t1.mhd", io.BytesIO(images["t1.mhd"]))
     incoming.upload("t2.raw", io.BytesIO(images["t1.raw"]))
-    assert incoming.missing() == [
+    assert incoming.finish() == [
         "t1.mhd: its data file 't1.raw' is missing; upload both",
         "t2.raw: its header file (.mhd) is missing; upload both",
     ]
-    assert incoming.missing() == left_in(tmp_path) == []
+    assert incoming.finish() == left_in(tmp_path) == []
 
 
-def test_slices_one_by_one_make_series(incoming, tmp_path):
+def test_slices_one_by_one_make_series(incoming, slices, tmp_path):
     files = {**slices("1.2.3", f"t1 {PATIENT}"), **slices("1.2.4", "t2 tse", number=8)}
     found = {
         scan for name, data in files.items() for scan in incoming.upload(name, io.BytesIO(data))
@@ -130,7 +105,16 @@ def test_slices_one_by_one_make_series(incoming, tmp_path):
     assert not any("Doe" in name for name in left_in(tmp_path))
 
 
-def test_an_archive_of_everything(incoming, images, tmp_path):
+def test_the_same_slices_later_are_another_series(incoming, slices):
+    for number in (1, 2):
+        for name, data in slices("1.2.3", "t1").items():
+            [found] = incoming.upload(name, io.BytesIO(data))
+        assert incoming.finish() == []
+        assert found.path.name == f"series-{number}"
+        assert read_volume(found.path).data.shape == (8, 6, 5)
+
+
+def test_an_archive_of_everything(incoming, images, slices, tmp_path):
     files = {
         **slices("1.2.3", "t1"), **slices("1.2.4", "flair"),
         "a/t1.mhd": images["t1.mhd"], "b/t1.raw": images["t1.raw"], "a/t1.raw": images["t1.raw"],
@@ -147,7 +131,7 @@ def test_an_archive_of_everything(incoming, images, tmp_path):
     assert not list(tmp_path.glob("*.zip"))
 
 
-def test_paths_stay_where_they_are(incoming, images, tmp_path):
+def test_paths_stay_where_they_are(incoming, images, slices, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     for name, data in {**slices("1.2.3", "t1"), "more/t2.nii": images["t1.nii"]}.items():
         file = elsewhere / name
@@ -162,7 +146,7 @@ def test_paths_stay_where_they_are(incoming, images, tmp_path):
     assert left_in(tmp_path) == before
 
 
-def test_paths_that_have_to_be_sorted(incoming, tmp_path):
+def test_paths_that_have_to_be_sorted(incoming, slices, tmp_path):
     study = tmp_path / "study"
     study.mkdir()
     files = {**slices("1.2.3", "t1"), **slices("1.2.4", "t2")}

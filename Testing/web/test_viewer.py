@@ -3,218 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import select
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
-import pytest
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytest.importorskip("trame_slicer", reason="the web extra is not installed")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 #: For a machine that is busy: seconds after which a test gives up.
 PATIENCE = 120
-
-#: What a view shows, small: 48 x 48 pixels, red, green, blue.
-PIXELS = """image => {
-    const canvas = document.createElement('canvas');
-    canvas.width = canvas.height = 48;
-    const context = canvas.getContext('2d');
-    context.drawImage(image, 0, 0, 48, 48);
-    return [...context.getImageData(0, 0, 48, 48).data];
-}"""
-
-
-class Viewer:
-    """`nexusinr view` as a process, with a folder for what it keeps while it runs."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder = folder
-        folder.mkdir()
-        environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "nexusinr.cli", "view", "--no-browser", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=(folder.parent / "stderr").open("wb"),
-            env=environment,
-        )
-
-    def address(self) -> str:
-        assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], PATIENCE)[0], "no address"
-        return self.process.stdout.readline().decode().strip()
-
-    def end(self, how: signal.Signals) -> int:
-        self.process.send_signal(how)
-        return self.process.wait(PATIENCE)
-
-    def says(self) -> str:
-        return (self.folder.parent / "stderr").read_text()
-
-
-class Tab:
-    """A page of the viewer."""
-
-    def __init__(self, page: Any, shots: Path) -> None:
-        self.page, self._shots = page, shots
-        self.complaints: list[str] = []
-        page.set_default_timeout(1000 * PATIENCE)
-        page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", self._on_request)
-
-    def _on_console(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(f"{message.text} {message.location}")
-
-    def _on_request(self, request: Any) -> None:
-        if urlsplit(request.url.removeprefix("blob:")).hostname not in ("127.0.0.1", None):
-            self.complaints.append(f"it asked for {request.url}")
-
-    def shot(self, name: str) -> None:
-        self.page.screenshot(path=self._shots / f"{name}.png")
-
-    def open_tab(self, title: str) -> None:
-        self.page.locator(".nx-tabs").get_by_text(title, exact=True).click()
-
-    def send(self, *files: Path) -> None:
-        with self.page.expect_file_chooser() as chooser:
-            self.page.locator(".nx-panel").get_by_text("Files", exact=True).click()
-        chooser.value.set_files(files)
-
-    def view(self, name: str) -> Any:
-        caption = self.page.locator(".nx-caption", has_text=name)
-        return self.page.locator(".layout-grid-item").filter(has=caption)
-
-    def place(self, name: str) -> str:
-        return self.view(name).locator(".nx-place").inner_text()
-
-    def pixels(self, name: str) -> np.ndarray:
-        """What a view shows once it has come to rest, (48, 48, 3), 0 to 255."""
-        before, deadline = None, time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            now = self.glance(name)
-            if before is not None and np.array_equal(now, before) and now.std() > 5:
-                return now
-            before = now
-            self.page.wait_for_timeout(400)
-        raise AssertionError(f"{name} does not come to rest")
-
-    def glance(self, name: str) -> np.ndarray:
-        values = self.view(name).locator("img").first.evaluate(PIXELS)
-        return np.reshape(values, (48, 48, 4))[..., :3].astype(float)
-
-    def ask(self, spacing: str, model: str = "seeing") -> None:
-        """Fills in the form of a run by a small model."""
-        self.open_tab("Run")
-        self.page.evaluate("name => window.trame.state.set('RunState__model', name)", model)
-        self.page.locator(".nx-free input").fill(spacing)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model) -> str:
-    """The name of small random weights that see tissues everywhere."""
-    import torch
-
-    from nexusinr.models import weights
-    from nexusinr.models.nexus_inr import NexusINR
-
-    network, card = weights.load(tiny_model)
-    assert isinstance(network, NexusINR)
-    for mlp in network.segment:
-        torch.nn.init.normal_(mlp[-1].weight)
-    seeing = {"name": "seeing", "architecture": "NexusINR", "version": "0", "config": card.config}
-    weights.save(network, weights.user_folder(), seeing)
-    return "seeing"
-
-
-@pytest.fixture(scope="module")
-def viewer(model, tmp_path_factory) -> Iterator[Viewer]:
-    viewer = Viewer(tmp_path_factory.mktemp("viewer") / "tmp")
-    yield viewer
-    if viewer.process.poll() is None:
-        viewer.end(signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory) -> Path:
-    """Where pictures of each state are kept."""
-    named = os.environ.get("NEXUSINR_ARTEFACTS")
-    folder = Path(named) if named else tmp_path_factory.mktemp("shots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a network."""
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
-
-
-@pytest.fixture(scope="module")
-def first(viewer, browser, shots) -> Tab:
-    """The page, with nothing in it yet."""
-    tab = Tab(browser.new_context(viewport={"width": 1280, "height": 800}).new_page(), shots)
-    tab.page.goto(viewer.address())
-    tab.page.locator(".nx-welcome").wait_for()
-    tab.shot("1-welcome")
-    return tab
-
-
-@pytest.fixture(scope="module")
-def opened(first, thick_files) -> Tab:
-    """A T1w and a T2w scan, sent to it."""
-    first.send(*thick_files)
-    first.page.locator(".nx-card").nth(1).wait_for()
-    first.pixels("T1w original axial")
-    first.shot("2-opened")
-    return first
-
-
-@pytest.fixture(scope="module")
-def restored(opened) -> Tab:
-    """The same after a run."""
-    opened.ask("2")
-    opened.page.get_by_text("voxels of 2.00").wait_for()
-    opened.shot("3-estimated")
-    opened.page.get_by_role("button", name="Restore").click()
-    opened.view("T1w restored axial").wait_for()
-    opened.pixels("T1w restored axial")
-    opened.shot("4-restored")
-    return opened
-
-
-@pytest.fixture(autouse=True)
-def no_complaints(request) -> Iterator[None]:
-    """No test leaves an error on the console, or has the page ask for something elsewhere."""
-    yield
-    if "first" in request.fixturenames:
-        tab = request.getfixturevalue("first")
-        complaints, tab.complaints = tab.complaints, []
-        assert not complaints
 
 
 def differ(a: np.ndarray, b: np.ndarray) -> float:
     """Mean difference, of 255."""
     return float(np.abs(a - b).mean())
+
+
+def is_nearer(picture: np.ndarray, one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether it shows the one and not the other, however it was compressed."""
+    return differ(picture, one) < 0.5 * differ(picture, other)
 
 
 def colour(pixels: np.ndarray) -> float:
@@ -284,6 +92,57 @@ def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         time.sleep(0.2)
 
 
+def zoom_in(tab, name: str) -> None:
+    """Drags the right button downwards over a view, as slowly as a hand."""
+    box = tab.view(name).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down(button="right")
+    for step in range(1, 6):
+        tab.page.mouse.move(x, y + 20 * step)
+        tab.page.wait_for_timeout(100)
+    tab.page.mouse.up(button="right")
+
+
+def test_a_live_slice_is_decoded_as_the_view_shows_it(restored):
+    name = "T1w restored axial"
+    live = restored.view(name).locator(".nx-live")
+    whole = restored.pixels(name)
+    zoom_in(restored, name)
+    wait_for(lambda: differ(restored.glance(name), whole) > 1)
+    plain = restored.pixels(name)
+    restored.page.keyboard.press("v")
+    wait_for(lambda: differ(restored.glance(name), plain) > 1)
+    live.wait_for()
+    decoded = restored.pixels(name)
+    assert np.corrcoef(plain.ravel(), decoded.ravel())[0, 1] > 0.7
+    assert restored.view("T1w original axial").locator(".nx-live").count() == 0
+    restored.shot("6b-live")
+    for key in ("ArrowUp", "ArrowDown"):  # what is decoded for one slice is not shown in another
+        restored.page.keyboard.press(key)
+        live.wait_for(state="detached")
+        live.wait_for()
+    assert differ(restored.pixels(name), decoded) < 1
+    restored.page.keyboard.press("v")
+    live.wait_for(state="detached")
+    wait_for(lambda: differ(restored.glance(name), plain) < 0.5)
+    restored.page.keyboard.press("f")
+    wait_for(lambda: differ(restored.glance(name), plain) > 1)
+    restored.pixels(name)
+
+
+def test_blinking_changes_the_original_and_nothing_else(restored):
+    original, fine = (restored.pixels(f"T1w {row} axial") for row in ("original", "restored"))
+    restored.page.keyboard.press("b")
+    name = "T1w original axial"
+    for _ in range(2):
+        wait_for(lambda: is_nearer(restored.glance(name), fine, original))
+        wait_for(lambda: is_nearer(restored.glance(name), original, fine))
+    assert is_nearer(restored.glance("T1w restored axial"), fine, original)
+    restored.page.keyboard.press("b")
+    assert differ(restored.pixels("T1w original axial"), original) < 1
+
+
 def test_the_report_is_there_to_take(restored):
     restored.open_tab("Take")
     restored.shot("7-take")
@@ -305,7 +164,7 @@ def test_reloading_keeps_the_session(restored):
 
 
 def test_two_tabs_show_one_session(restored, shots):
-    second = Tab(restored.page.context.new_page(), shots)
+    second = type(restored)(restored.page.context.new_page(), shots)
     second.page.goto(restored.page.url)
     second.view("T1w restored axial").wait_for()
     assert colour(second.pixels("T1w restored axial")) < 3
@@ -328,6 +187,15 @@ def test_a_run_is_cancelled_and_the_page_stays_alive(restored):
     restored.page.get_by_text("Cancelled; nothing was written.").wait_for()
     restored.shot("11-cancelled")
     restored.page.get_by_role("button", name="Restore").wait_for()
+
+
+def test_a_live_slice_that_cannot_be_says_why(restored, tiny_model):
+    restored.ask("2.5", model=tiny_model)
+    restored.page.get_by_text("voxels of 2.50").wait_for()  # the worker has changed the model
+    restored.page.get_by_label("Live slice (V)").click()
+    restored.page.get_by_text("The worker no longer holds these scans").wait_for()
+    assert restored.page.locator(".nx-live").count() == 0
+    restored.shot("11b-not-live")
 
 
 def test_another_run_without_any_tissue_is_shown(restored, tiny_model):
@@ -385,8 +253,8 @@ def test_ctrl_c_leaves_nothing(viewer, restored):
     assert "secret=" not in viewer.says()
 
 
-def test_a_signal_while_it_starts_leaves_nothing(tmp_path):
-    viewer = Viewer(tmp_path / "tmp")
+def test_a_signal_while_it_starts_leaves_nothing(start_viewer, tmp_path):
+    viewer = start_viewer(tmp_path / "tmp")
     wait_for(lambda: any(path.name.startswith("nexusinr-") for path in viewer.folder.iterdir()))
     assert viewer.end(signal.SIGTERM) in (0, 128 + signal.SIGTERM)
     assert list(viewer.folder.iterdir()) == []

@@ -22,6 +22,7 @@ from nexusinr.errors import InputError
 from nexusinr.inference.protocol import Event
 from nexusinr.web.incoming import Incoming
 from nexusinr.web.keys import Keys
+from nexusinr.web.logic.live import LiveLogic
 from nexusinr.web.logic.look import LookLogic
 from nexusinr.web.logic.open import OpenLogic, Scan
 from nexusinr.web.logic.run import RunLogic
@@ -61,11 +62,12 @@ class App:
         self.open = OpenLogic(server, slicer.scene, Incoming(incoming), folder)
         self.run = RunLogic(server, folder, self.worker, device)
         self.look = LookLogic(server, self.room)
+        self.live = LiveLogic(server, self.room, self.worker)
         self.take = TakeLogic(server, self.room, folder)
         self.transfer = Transfer(server, self.open, self.take, folder)
         self.page = PageUI(server, layouts)
         self._page_state = TypedState(server.state, PageState)
-        self.keys = Keys(server, self.room, self.look, self._page_state.data)
+        self.keys = Keys(server, self.room, self.look, self.live, self._page_state.data)
         self._wire()
 
     @property
@@ -89,8 +91,11 @@ class App:
         ui.look.tissue_switched.connect(self.look.show_tissue)
         self.open.changed.connect(self._on_scans)
         self.run.finished.connect(self._on_finished)
+        self.room.sized.connect(self.run.begin)
+        self.live.gave_up.connect(self._on_gave_up)
 
     def _on_scans(self, scans: dict[str, Scan]) -> None:
+        self.live.use(None)
         self.look.show_scans(scans)
         self.take.offer(None)
         self.run.use(scans)
@@ -98,9 +103,15 @@ class App:
     async def _on_finished(self, event: Event, scans: dict[str, Scan]) -> None:
         if scans != self.open.used:
             raise InputError("the scans were changed while they were restored: restore them again")
+        self.live.use(None)
         await self.look.show_results(event, scans)
+        self.live.use(self.look.results)
         self.take.offer(event)
         self._page_state.data.tab = "look"
+
+    def _on_gave_up(self) -> None:
+        """Where it is read why."""
+        self._page_state.data.panel, self._page_state.data.tab = True, "look"
 
 
 def create(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-
-from nexusinr.dicom import UNUSABLE, read_header
 from nexusinr.errors import InputError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 #: A NRRD or MetaImage header is shorter than this, bytes.
 _HEADER = 1 << 16
@@ -23,17 +22,20 @@ _NRRD_END = re.compile(rb"\n\r?\n")
 #: Nothing that tells who the patient is; two texts serve to tell T1w from T2w and go no further.
 _TAGS = ["SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName", "Rows"]
 
-#: What pydicom raises for a file that is damaged.
-_UNUSABLE = (*UNUSABLE, InvalidDicomError)
-
 
 def dicom_header(file: Path) -> Dataset | None:
     """The few elements that are needed; None for what is no DICOM image."""
+    # With the first scan, so that the program is up sooner.
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    from nexusinr.dicom import UNUSABLE, read_header
+
     try:
         with pydicom.config.disable_value_validation():
             header = read_header(file, _TAGS)
             return header if header.Rows and header.SeriesInstanceUID else None
-    except _UNUSABLE:
+    except (*UNUSABLE, InvalidDicomError):
         return None
 
 

@@ -16,14 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Protocol
-
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING, Protocol
 
 from nexusinr.errors import InputError
 from nexusinr.modality import Modality, guess
 from nexusinr.web.archive import unpacking
 from nexusinr.web.headers import METAIMAGE_DATA, data_file, dicom_header
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 #: All uploads of a session together, unpacked.
 MOST_BYTES = 8_000_000_000
@@ -85,6 +86,7 @@ class Incoming:
         self._folder = folder
         self._room = most_bytes
         self._numbers = count(1)
+        self._series_numbers = count(1)
         self._series: dict[str, Path] = {}
         self._headers: dict[str, tuple[str, Path]] = {}  # both by the data file's own name
         self._pixels: dict[str, Path] = {}
@@ -110,9 +112,13 @@ class Incoming:
         with _naming(name):
             return self._single(name, stream)
 
-    def missing(self) -> list[str]:
-        """Which halves of MetaImage scans have come alone, in sentences; they are given up."""
+    def finish(self) -> list[str]:
+        """Nothing more comes with the files so far: later slices are other series.
+
+        Returns in sentences which halves of MetaImage scans have come alone; they are given up.
+        """
         with self._lock:
+            self._series = {}
             headers, self._headers = self._headers, {}
             pixels, self._pixels = self._pixels, {}
         for path in (*(path for _, path in headers.values()), *pixels.values()):
@@ -214,7 +220,7 @@ class Incoming:
         series = str(header.SeriesInstanceUID)
         with self._lock:
             if series not in self._series:
-                self._series[series] = self._folder / f"series-{len(self._series) + 1}"
+                self._series[series] = self._folder / f"series-{next(self._series_numbers)}"
                 self._series[series].mkdir()
             folder = self._series[series]
         stored.rename(folder / stored.name)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from trame_server import Server
 
+from nexusinr.web.logic.live import LiveLogic
 from nexusinr.web.logic.look import BOTH, LookLogic
 from nexusinr.web.room import Room
 from nexusinr.web.state import PageState
@@ -17,8 +18,10 @@ CURTAIN_STEP, PAGE = 0.02, 5
 class Keys:
     """Hears ``nexusinr_key``: the key, and the view under the mouse."""
 
-    def __init__(self, server: Server, room: Room, look: LookLogic, page: PageState) -> None:
-        self._room, self._look, self._page = room, look, page
+    def __init__(
+        self, server: Server, room: Room, look: LookLogic, live: LiveLogic, page: PageState
+    ) -> None:
+        self._room, self._look, self._live = room, look, live
         data = look.data
         self._actions: dict[str, Callable[[], None]] = {
             "1": lambda: self._show("T1w"),
@@ -30,6 +33,7 @@ class Keys:
             "c": lambda: self._toggle("curtain"),
             "b": lambda: self._toggle("blink"),
             " ": lambda: self._toggle("restored_on_top"),
+            "v": self._toggle_live,
             "l": lambda: setattr(data, "linked", not data.linked),
             "f": look.fit,
             "w": look.reset_window,
@@ -59,6 +63,10 @@ class Keys:
         data = self._look.data
         if data.has_results:
             setattr(data, name, not getattr(data, name))
+
+    def _toggle_live(self) -> None:
+        if self._look.data.has_results:
+            self._live.data.on = not self._live.data.on
 
     def _move_curtain(self, step: float) -> None:
         data = self._look.data

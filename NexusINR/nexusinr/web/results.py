@@ -13,7 +13,6 @@ from nexusinr.mrml.hierarchy import place_beside
 from nexusinr.mrml.record import REPORT_ROLE
 from nexusinr.mrml.results import PART, Image, Results, add_results, with_invented
 from nexusinr.mrml.tables import add_table
-from nexusinr.nifti import read_nifti
 
 #: Names of what a run writes, by modality.
 RESTORED = {"T1w": "t1w_sr.nii.gz", "T2w": "t2w_sr.nii.gz"}
@@ -43,6 +42,8 @@ def read_run(files: Mapping[str, str], report: dict[str, Any]) -> Run:
 
 
 def _read(path: str) -> Image:
+    from nexusinr.nifti import read_nifti
+
     raw = read_nifti(Path(path))  # not as a scan: there may be no tissue in it
     return Image(raw.data, raw.affine)
 

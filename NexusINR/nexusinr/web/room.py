@@ -12,12 +12,14 @@ from trame_slicer.views import AbstractView, SliceView
 from undo_stack import Signal
 from vtkmodules.vtkCommonCore import vtkCommand
 
+from nexusinr.geometry import Affine
 from nexusinr.labels import CSF, TISSUES
+from nexusinr.mrml import surfaces
 from nexusinr.mrml.comparison import Comparison, Pair, link_views
 from nexusinr.mrml.framing import Frame, point_views
 from nexusinr.mrml.layout import View, view_nodes
 from nexusinr.mrml.linking import linked_change
-from nexusinr.mrml.segmentation import show_surfaces
+from nexusinr.mrml.live import LiveSlice, live_slices
 from nexusinr.web.layouts import SURFACE, Arrangement
 
 #: Seconds after the last view has got another size until the head is fitted into the views.
@@ -33,21 +35,27 @@ class Room:
     Signals:
         window_changed: the modality whose window or level has changed.
         fitted: the views have their place and size.
+        sized: the page has said how large they are; pictures are on their way.
+        moved: a live view has moved, zoomed or turned.
     """
 
     window_changed = Signal(str)
     fitted = Signal()
+    sized = Signal()
+    moved = Signal()
 
     def __init__(self, slicer: SlicerApp, layouts: LayoutManager) -> None:
         self.slicer = slicer
         self.scene = slicer.scene
         self.comparison: Comparison | None = None
+        self.live: dict[View, LiveSlice] = {}
         self.linked = True
         self._layouts = layouts
         self._scans: dict[str, Any] = {}
         self._frame: Frame | None = None
         self._arrangement: Arrangement | None = None
         self._observed: list[tuple[Any, int]] = []
+        self._observed_views: list[tuple[Any, int]] = []
         self._places: dict[str, float] = {}
         self._is_placed = False  # whether the places are worth keeping
         self._timer: asyncio.TimerHandle | None = None
@@ -89,6 +97,7 @@ class Room:
             segmentation.GetDisplayNode().SetSegmentOpacity3D(TISSUES[CSF - 1].name, VEIL)
 
     def _leave(self) -> None:
+        self.end_live()
         if self.comparison is not None:
             self.comparison.leave()
             self.comparison = None
@@ -173,7 +182,37 @@ class Room:
     def _on_resize(self, *_: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(SETTLED, self.fit)
+        self._timer = asyncio.get_running_loop().call_later(SETTLED, self._on_sized)
+
+    def _on_sized(self) -> None:
+        self.fit()
+        self.sized.emit()
+
+    # --- live slices --------------------------------------------------------------------------
+
+    def go_live(self, made_at: Affine) -> None:
+        """Restored views can show planes of their own (`live`) and tell when they move.
+
+        Args:
+            made_at: the lattice when it was restored.
+        """
+        self.end_live()
+        if self.comparison is None:
+            return
+        self.live = live_slices(self.comparison, made_at)
+        for each in self.live.values():
+            node = each.slice_node
+            tag = node.AddObserver(vtkCommand.ModifiedEvent, lambda *_: self.moved.emit())
+            self._observed_views.append((node, tag))
+
+    def end_live(self) -> None:
+        """They show the restored volumes again."""
+        for node, tag in self._observed_views:
+            node.RemoveObserver(tag)
+        self._observed_views = []
+        for each in self.live.values():
+            each.close()
+        self.live = {}
 
     # --- window and level ---------------------------------------------------------------------
 
@@ -216,11 +255,17 @@ class Room:
         if self.comparison is not None and self.comparison.segmentation is not None:
             self.comparison.segmentation.GetDisplayNode().SetSegmentVisibility(key, on)
 
-    def make_surfaces(self) -> None:
+    async def make_surfaces(self) -> None:
         """Surfaces of the tissues, unless they are there; and a look at them from the front."""
-        if self.comparison is None or self.comparison.segmentation is None:
+        node = None if self.comparison is None else self.comparison.segmentation
+        if node is None:
             return
-        show_surfaces(self.comparison.segmentation)
+        made = {}
+        if not surfaces.has_surfaces(node):
+            made = await asyncio.to_thread(surfaces.surfaces_of, surfaces.labels_of(node))
+        if not self.scene.IsNodePresent(node):
+            return
+        surfaces.show(node, made)
         view = self.slicer.view_manager.get_view(SURFACE)
         if view is not None:
             view.reset_view()

@@ -95,6 +95,16 @@ class LookState:
 
 
 @dataclass
+class LiveState:
+    """The live slice: whether it is on, decoding, and in which views (tags) a plane is shown."""
+
+    on: bool = False
+    busy: bool = False
+    shown: list[str] = field(default_factory=list)
+    problem: str = ""
+
+
+@dataclass
 class SliceState:
     """The slider of one slice view, mm along its normal, and where that is in words."""
 
@@ -117,9 +127,10 @@ class FileRow:
 
 @dataclass
 class TakeState:
-    """What there is to take away."""
+    """What there is to take away, and whether the scene is being written."""
 
     files: list[FileRow] = field(default_factory=list)
+    busy: bool = False
 
 
 @dataclass

@@ -47,7 +47,7 @@ class Transfer:
     def sent(self, problem: str) -> None:
         """The last file has come, or none will, for a reason."""
         found, problems = list(self._found.values()), self._problems
-        problems += [*self._open.incoming.missing(), *filter(None, [problem])]
+        problems += [*self._open.incoming.finish(), *filter(None, [problem])]
         self._found, self._problems = {}, []
         self._open.open_soon(found, problems)
 
@@ -72,7 +72,7 @@ class Transfer:
     async def _download(self, request: web.Request) -> web.FileResponse:
         name = request.match_info["name"]
         try:
-            path = self._take.path(name)
+            path = await self._take.path(name)
         except InputError as error:
             raise web.HTTPNotFound(text=f"{error}\n") from error
         return web.FileResponse(

@@ -17,7 +17,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._client: client.Client | None = None
-        self._calls: set[client.Call] = set()
+        self._calls: dict[client.Call, str] = {}
 
     async def request(self, op: str, listener: Listener | None = None, **options: Any) -> Event:
         """The result of one operation of `protocol`; cancelling the awaiting task cancels it.
@@ -36,19 +36,20 @@ class Worker:
                 loop.call_soon_threadsafe(listener, event)
 
         call = self._started().request(op, on_progress=tell, **options)
-        self._calls.add(call)
+        self._calls[call] = op
         try:
             return await asyncio.wrap_future(call.done)
         except asyncio.CancelledError:
             call.cancel()
             raise
         finally:
-            self._calls.discard(call)
+            del self._calls[call]
 
-    def cancel(self) -> None:
-        """Stops whatever is being computed; who awaits it gets Cancelled."""
-        for call in self._calls:
-            call.cancel()
+    def cancel(self, op: str) -> None:
+        """Stops the requests of an operation; who awaits them gets Cancelled."""
+        for call, name in self._calls.items():
+            if name == op:
+                call.cancel()
 
     def close(self) -> None:
         """Ends the process."""

@@ -142,10 +142,11 @@ class LookLogic:
     async def _make_surfaces(self) -> None:
         with self._state:
             self.data.surface_busy = True
-        await asyncio.sleep(0.1)  # the page can say so
-        with self._state:
-            self._room.make_surfaces()
-            self.data.surface_busy = False
+        try:
+            await self._room.make_surfaces()
+        finally:
+            with self._state:
+                self.data.surface_busy = False
 
     def _on_linked(self, on: bool) -> None:
         self._room.link(on)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trame_server import Server
 from trame_server.utils.typed_state import TypedState
@@ -17,10 +17,12 @@ from nexusinr import modality
 from nexusinr.errors import NexusError
 from nexusinr.mrml.volumes import add_volume
 from nexusinr.reading import sizes_text
-from nexusinr.volume import Volume, read_volume
 from nexusinr.web import sample
 from nexusinr.web.incoming import Found, Incoming
 from nexusinr.web.state import ROLES, OpenState, ScanRow
+
+if TYPE_CHECKING:
+    from nexusinr.volume import Volume
 
 #: The role of a scan that is not used.
 UNUSED = ROLES[-1]
@@ -136,6 +138,9 @@ class OpenLogic:
             self._scene.RemoveNode(scan.node)
 
     def _read(self, found: Found) -> Scan:
+        # With the first scan, so that the program is up sooner.
+        from nexusinr.volume import read_volume
+
         volume = read_volume(found.path)
         role = found.modality or modality.guess(found.name, volume.data)
         return Scan(f"scan{next(self._keys)}", found.name, found.path, volume, role or UNUSED)

@@ -42,6 +42,7 @@ class RunLogic:
         self._scans: dict[str, Scan] = {}
         self._numbers = count(1)
         self._estimating: asyncio.Task[None] | None = None
+        self._may_estimate = False
         name = self.typed_state.name
         asked = (name.spacing, name.model, name.device, name.keep, name.segmentation)
         self.typed_state.bind_changes({asked: self._on_asked})
@@ -57,6 +58,12 @@ class RunLogic:
         self.data.can_run = bool(scans)
         self.data.outcome = self.data.problem = self.data.estimate = ""
         self._estimate_soon()
+
+    def begin(self) -> None:
+        """There is something to be seen: the worker may start, which takes much of a machine."""
+        if not self._may_estimate:
+            self._may_estimate = True
+            self._estimate_soon()
 
     async def apply(self) -> None:
         """Restores the scans as asked for."""
@@ -88,7 +95,7 @@ class RunLogic:
     def cancel(self) -> None:
         """Stops what is running."""
         self.data.step = "stopping"
-        self._worker.cancel()
+        self._worker.cancel("upsample")
 
     def _options(self, scans: Mapping[str, Scan]) -> dict[str, Any]:
         return {
@@ -108,7 +115,7 @@ class RunLogic:
     def _estimate_soon(self) -> None:
         if self._estimating is not None:
             self._estimating.cancel()
-        if self._scans and not self.data.running:
+        if self._may_estimate and self._scans and not self.data.running:
             self._estimating = asyncio.get_running_loop().create_task(self._estimate())
 
     async def _estimate(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from nexusinr.web.state import FileRow, TakeState
 
 SCENE = "nexusinr.mrb"
 SCREEN = "screenshot.png"
+
+#: Seconds in which pages get to know that the scene is being written.
+TOLD = 0.1
 
 #: Titles and icons of what a run writes, in the order of the page.
 TITLES: dict[str, tuple[str, str]] = {
@@ -51,7 +55,7 @@ class TakeLogic:
                 FileRow(name, *TITLES[name], _size(path)) for name, path in self._files.items()
             ]
 
-    def path(self, name: str) -> Path:
+    async def path(self, name: str) -> Path:
         """Where a file to take lies; screen and scene are written when they are asked for.
 
         Raises InputError for any other name.
@@ -59,15 +63,24 @@ class TakeLogic:
         if name == SCREEN and self._room.views:
             return save_screen(self._room, self._folder / SCREEN)
         if name == SCENE and self._room.views:
-            return self._save_scene()
+            return await self._save_scene()
         if name in self._files:
             return self._files[name]
         raise InputError(f"there is no {name!r} to take: open scans, or restore them, first")
 
-    def _save_scene(self) -> Path:
+    async def _save_scene(self) -> Path:
+        """Nothing else goes on meanwhile, as MRML is written in the thread of the views."""
         path = self._folder / SCENE
         path.unlink(missing_ok=True)
-        if not self._room.slicer.io_manager.write_scene(path):
+        with self._state:
+            self.data.busy = True
+        await asyncio.sleep(TOLD)
+        try:
+            written = self._room.slicer.io_manager.write_scene(path)
+        finally:
+            with self._state:
+                self.data.busy = False
+        if not written:
             raise InputError("the scene could not be written: see whether the disk is full")
         return path
 

@@ -3,7 +3,7 @@
 (() => {
   "use strict";
 
-  const KEYS = new Set(["1", "2", "3", "4", "s", "m", "c", "b", " ", "l", "f", "w", "p", "?",
+  const KEYS = new Set(["1", "2", "3", "4", "s", "m", "c", "b", " ", "v", "l", "f", "w", "p", "?",
     "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown"]);
   let hovered = "";
 
@@ -78,18 +78,18 @@
     }
   };
 
-  let depth = 0;
-  const hover = (change) => {
-    depth = Math.max(0, depth + change);
-    document.querySelector(".nx-drop")?.classList.toggle("nx-over", depth > 0);
-  };
+  const hover = (on) => document.querySelector(".nx-drop")?.classList.toggle("nx-over", on);
 
-  document.addEventListener("dragenter", () => hover(1));
-  document.addEventListener("dragleave", () => hover(-1));
+  document.addEventListener("dragenter", (event) => {
+    if (event.dataTransfer.types.includes("Files")) hover(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) hover(false); // they have left the page
+  });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", async (event) => {
     event.preventDefault();
-    hover(-depth);
+    hover(false);
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry());
     const files = await Promise.all(entries.filter(Boolean).map(filesOf));
     if (files.flat().length) await sendAll(files.flat());

@@ -26,6 +26,7 @@ KEYS = (
     ("B", "blink by itself"),
     ("Space", "restored in the place of the original"),
     ("↑  ↓", "next slice under the mouse"),
+    ("V", "live slice"),
     ("L", "link views"),
     ("F", "fit the head into the views"),
     ("W", "reset window and level"),

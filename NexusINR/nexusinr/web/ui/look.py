@@ -12,7 +12,7 @@ from undo_stack import Signal
 
 from nexusinr.mrml.colours import RAMP
 from nexusinr.mrml.results import MOST_INVENTED
-from nexusinr.web.state import LookState
+from nexusinr.web.state import LiveState, LookState
 from nexusinr.web.ui import parts
 
 
@@ -31,7 +31,8 @@ class LookUI:
 
     def __init__(self, server: Server) -> None:
         self._name: Any = TypedState(server.state, LookState).name
-        name = self._name
+        self._live: Any = TypedState(server.state, LiveState).name
+        name, live = self._name, self._live
         self._window()
         with html.Div(v_if=(name.has_results,)):
             with parts.switched("Tissues", name.overlay, "S"):
@@ -44,6 +45,13 @@ class LookUI:
                 parts.slider(name.curtain_at, 0, 1, 0.01, disabled=(f"!{name.curtain}",))
             with parts.switched("Blink", name.blink, "B"):
                 pass
+            with parts.switched("Live slice", live.on, "V"):
+                parts.note(
+                    "Restored views are decoded anew at the resolution of the screen: zoom in.",
+                    v_if=(f"!{live.busy}",),
+                )
+                parts.note("Decoding …", v_if=(live.busy,))
+                parts.alert("warning", live.problem)
             with parts.switched("Tissues in 3D", name.surface, "4"):
                 parts.note("Making the surfaces …", v_if=(name.surface_busy,))
         with parts.switched("Linked views", name.linked, "L"):
@@ -81,6 +89,7 @@ class LookUI:
             parts.toggle("mdi-map-search-outline", "Measured or invented (M)", name.invented)
             parts.toggle("mdi-compare", "Curtain (C)", name.curtain)
             parts.toggle("mdi-swap-vertical", "Blink (B)", name.blink)
+            parts.toggle("mdi-magnify-scan", "Live slice (V)", self._live.on)
             v3.VDivider(vertical=True, inset=True, classes="mx-1")
         with html.Div(v_if=(name.has_scans,), classes="nx-tools"):
             parts.toggle("mdi-link-variant", "Linked views (L)", name.linked)

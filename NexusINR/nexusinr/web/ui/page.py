@@ -98,7 +98,13 @@ class PageUI:
 
     def _tabs(self, server: Server) -> None:
         name = self._name
-        with v3.VTabs(v_model=(name.tab,), grow=True, density="compact", classes="nx-tabs"):
+        with v3.VTabs(
+            v_model=(name.tab,),
+            grow=True,
+            show_arrows=("false",),
+            density="compact",
+            classes="nx-tabs",
+        ):
             for value, title, icon in TABS:
                 with v3.VTab(value=value, size="small"):
                     v3.VIcon(icon, size=16, start=True)

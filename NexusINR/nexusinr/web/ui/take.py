@@ -38,6 +38,9 @@ class TakeUI:
             parts.heading("What is open")
             _link(SCREEN, "Screenshot", "All views as they are now", "mdi-camera-outline")
             _link(SCENE, "Scene", "Everything, for 3D Slicer (.mrb)", "mdi-cube-scan")
+            with html.Div(v_if=(name.busy,), classes="nx-group"):
+                parts.note("Writing the scene; the views stand still meanwhile …")
+                v3.VProgressLinear(indeterminate=True, color="primary", height=3, rounded=True)
         parts.note("Open or restore scans first.", v_if=(f"!{look.has_scans}",))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from trame.widgets import html
 from trame.widgets import vuetify3 as v3
 from trame_server import Server
+from trame_server.utils.typed_state import TypedState
 from trame_slicer.core import ViewManager
 from trame_slicer.rca_view import RemoteViewFactory
 from trame_slicer.views import (
@@ -23,6 +24,7 @@ from trame_slicer.views import (
 from nexusinr.mrml.layout import View, views_of
 from nexusinr.web.logic import slices
 from nexusinr.web.room import Room
+from nexusinr.web.state import LiveState
 
 Dress = Callable[[Server, str, Any], None]
 
@@ -69,16 +71,19 @@ def slice_dress(room: Room) -> Dress:
         view = _VIEWS[slice_view.get_singleton_tag()]
         room.adopt(slice_view)
         name: Any = slices.connect(server, room, slice_view).name
+        live: Any = TypedState(server.state, LiveState).name
         with html.Div(classes=f"nx-dress nx-{view.row}", raw_attrs=[f'data-view="{view.tag}"']):
             with html.Div(classes="nx-caption"):
                 html.B(view.modality)
                 html.Span(view.row, classes="nx-row-name")
-                html.Span(view.plane.name.lower())
+                html.Span(view.plane.name.lower(), classes="nx-plane")
             for side, letter in zip(
                 ("left", "right", "bottom", "top"), _letters(view), strict=True
             ):
                 html.Span(letter, classes=f"nx-letter nx-{side}")
             html.Span(f"{{{{ {name.place} }}}}", classes="nx-place")
+            if view.row == "restored":
+                html.Span("live", v_if=(f"{live.shown}.includes('{view.tag}')",), classes="nx-live")
             v3.VSlider(
                 v_model=(name.at,),
                 min=(name.low,),
