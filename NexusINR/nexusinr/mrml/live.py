@@ -173,8 +173,7 @@ class LiveSlice:
 
     def _node(self) -> Any:
         if self.node is None:
-            self.node = new_node(self.scene, "vtkMRMLScalarVolumeNode", "live slice")
-            self.node.SetHideFromEditors(True)
+            self.node = new_node(self.scene, "vtkMRMLScalarVolumeNode", "live slice", hidden=True)
             self.node.SetSaveWithScene(False)
             copy_display(self.restored, self.node)
             display = self.node.GetDisplayNode()
