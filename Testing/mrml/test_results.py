@@ -53,14 +53,11 @@ def results(scene, head):
 def test_results_stand_under_the_study_of_their_scan(scene, results):
     scan, restored, tissues = results
     tree, study = patient(scene, scan)
-    folder = hierarchy.place_results(scene, [restored, tissues], scan)
-    assert tree.GetItemParent(folder) == study
-    for node in (restored, tissues):
-        assert tree.GetItemParent(tree.GetItemByDataNode(node)) == folder
+    assert hierarchy.place_results(scene, [restored, tissues], scan) == study
+    for node in (scan, restored, tissues):
+        assert tree.GetItemParent(tree.GetItemByDataNode(node)) == study
         assert "DOE" not in node.GetName()
-    assert tree.GetItemParent(tree.GetItemByDataNode(scan)) == study
-    second = hierarchy.place_results(scene, [tissues], scan)
-    assert tree.GetItemName(second) != tree.GetItemName(folder)
+    assert tree.GetItemAttribute(tree.GetItemByDataNode(restored), "DICOM.Modality") == "MR"
 
 
 def test_a_scan_without_a_patient_keeps_its_results_at_the_root(scene, results):
@@ -68,6 +65,9 @@ def test_a_scan_without_a_patient_keeps_its_results_at_the_root(scene, results):
     folder = hierarchy.place_results(scene, [restored], scan)
     tree = hierarchy.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     assert tree.GetItemParent(folder) == tree.GetSceneItemID()
+    assert tree.GetItemParent(tree.GetItemByDataNode(restored)) == folder
+    second = hierarchy.place_results(scene, [restored], scan)
+    assert tree.GetItemName(second) != tree.GetItemName(folder)
     assert tree.GetItemByDataNode(scan) != tree.GetInvalidItemID()
 
 
@@ -128,6 +128,4 @@ def test_everything_survives_an_mrb_file(app, new_app, results, head, report, tm
     table = found["NexusINR measures"].GetTable()
     assert table.GetValueByName(0, "value").ToDouble() == 612.25
     tree = hierarchy.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(other.scene)
-    folder = tree.GetItemParent(tree.GetItemByDataNode(back))
-    assert tree.GetItemName(folder) == hierarchy.FOLDER
-    assert tree.GetItemName(tree.GetItemParent(folder)) == "Head"
+    assert tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(back))) == "Head"

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from slicer import vtkMRMLSubjectHierarchyConstants as Levels
 from slicer import vtkMRMLSubjectHierarchyNode
 
 from nexusinr.geometry import FloatArray, Grid
 
 FOLDER = "NexusINR results"
+
+#: What Slicer's DICOM export takes a volume for; without it, for CT.
+MODALITY = "DICOM.Modality"
 
 
 def restored_name(modality: str, grid: Grid) -> str:
@@ -24,18 +28,23 @@ def spacing_text(spacing: FloatArray) -> str:
 
 
 def place_results(scene: Any, results: Sequence[Any], source: Any, folder: str = FOLDER) -> int:
-    """Puts result nodes into a folder of their own beside the scan that they come from.
+    """Puts result nodes under the study of the scan that they come from.
 
-    The scan's patient and study then are theirs too. A scan that the subject hierarchy does not
-    know is added at its root.
+    Where no study stands right above the scan they have a folder of their own beside it. (In a
+    study a folder would hide patient and study from Slicer's DICOM export, which looks at the item
+    above alone.) A scan that the subject hierarchy does not know is added at its root.
 
-    Returns the folder's item.
+    Returns the item above the results.
     """
     hierarchy = vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    parent = hierarchy.GetItemParent(_item(hierarchy, source))
-    home = hierarchy.CreateFolderItem(parent, hierarchy.GenerateUniqueItemName(folder))
+    home = hierarchy.GetItemParent(_item(hierarchy, source))
+    if hierarchy.GetItemLevel(home) != Levels.GetDICOMLevelStudy():
+        home = hierarchy.CreateFolderItem(home, hierarchy.GenerateUniqueItemName(folder))
     for node in results:
-        hierarchy.SetItemParent(_item(hierarchy, node), home)
+        item = _item(hierarchy, node)
+        hierarchy.SetItemParent(item, home)
+        if node.IsA("vtkMRMLScalarVolumeNode"):
+            hierarchy.SetItemAttribute(item, MODALITY, "MR")
     return int(home)
 
 

@@ -87,8 +87,8 @@ def add_results(
 ) -> Results:
     """Restored volumes, tissues, record and, where a scan was moved, the transform that did it.
 
-    They stand in a folder beside the first scan and are shown as the scans are. If something goes
-    wrong halfway, nothing stays in the scene.
+    They stand beside the first scan in the subject hierarchy and are shown as the scans are. If
+    something goes wrong halfway, nothing stays in the scene.
 
     Args:
         scene: where everything goes.
