@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    figure, axes = plt.subplots(1, len(CURVES), figsize=(4 * len(CURVES), 3.6), layout="tight")
+    figure, axes = plt.subplots(
+        1, len(CURVES), figsize=(3.4 * len(CURVES), 3.6), layout="constrained"
+    )
     for run in arguments.runs:
         found = curves(run)
         for axis, name in zip(axes, CURVES, strict=True):
@@ -39,8 +41,9 @@ def main() -> None:
     for axis, title in zip(axes, CURVES.values(), strict=True):
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
-    figure.savefig(arguments.out, dpi=110)
+    lines, names = axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=4, fontsize="small")
+    figure.savefig(arguments.out, dpi=90)
 
 
 def curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
