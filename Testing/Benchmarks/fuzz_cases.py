@@ -296,7 +296,7 @@ def _receive(given: tuple[Path, list[tuple[str, bytes]]]) -> None:
     folder, files = given
     incoming = Incoming(folder)
     found = [scan for name, data in files for scan in incoming.upload(name, io.BytesIO(data))]
-    for sentence in incoming.missing():
+    for sentence in incoming.finish():
         _check_sentence(sentence)
     if [entry for entry in folder.parent.iterdir() if entry != folder]:
         raise Broken("a file beside the session's folder")

@@ -91,7 +91,7 @@ def test_other_weights_of_the_same_name(undisturbed, cohort, batch, helpers, tmp
             torch.nn.init.normal_(decoder.head.weight, std=0.03)
         weights.save(network, weights.user_folder(), {**card, "config": config.to_dict()})
 
-    one = ("--model", "other", "--participant-label", "01", "--no-segmentation")
+    one = ("--model", "other", "--participant-label", "01", "--no-segmentation", "--consistency", 0)
     try:
         seen = []
         for seed in (1, 1, 2):
