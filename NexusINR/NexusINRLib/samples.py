@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import slicer
 from slicer.i18n import tr as _
 
 CATEGORY = "NexusINR"
@@ -46,13 +47,15 @@ PERSON = (
 
 
 def register(resources: str | Path) -> None:
-    """Adds the samples to Slicer's Sample Data module; nothing is downloaded.
+    """Adds the samples to Slicer's Sample Data module, once; nothing is downloaded.
 
     Args:
         resources: the module's folder of resources.
     """
     from SampleData import SampleDataLogic
 
+    if CATEGORY in getattr(slicer.modules, "sampleDataSources", {}):
+        return
     resources = Path(resources)
     SampleDataLogic.registerCustomSampleDataCategory(CATEGORY, title=_("NexusINR"))
     for name, file, digest in SAMPLES:
