@@ -291,16 +291,17 @@ def project(
     if not 0 <= weight <= 1:
         raise ValueError(f"the consistency weight is between 0 and 1, not {weight}")
     measured = _as_tensor(model.measured, y)
-    residual = (y - model.forward(x)) * measured
-    if weight > 0:
-        x = x + weight * model.pseudo_inverse(residual)
-    after = (y - model.forward(x)) * measured
     count = measured.sum().clamp(min=1)
 
     def rms(r: Tensor) -> float:
         return float((r.square().sum() / count).sqrt())
 
-    return x, Consistency(rms(residual), rms(after))
+    residual = (y - model.forward(x)) * measured
+    before = rms(residual)
+    if weight == 0:
+        return x, Consistency(before, before)
+    x = x + weight * model.pseudo_inverse(residual)
+    return x, Consistency(before, rms((y - model.forward(x)) * measured))
 
 
 def degrade(

@@ -190,7 +190,7 @@ def read_header(file: Path, elements: list[str]) -> Dataset:
         read_preamble(content, force=False)
         meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            raise NotImplementedError("a deflated DICOM file")
+            raise ValueError("a deflated DICOM file")
         content.seek(0)
         return pydicom.dcmread(content, stop_before_pixels=True, specific_tags=elements)
 

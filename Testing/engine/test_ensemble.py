@@ -12,6 +12,7 @@ from nexusinr.errors import InputError
 from nexusinr.evaluation import variants
 from nexusinr.geometry import Affine, Grid
 from nexusinr.inference import protocol
+from nexusinr.inference.adaptation.tuning import Schedule
 from nexusinr.inference.pipeline import upsample
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.session import MEMBERS, Session
@@ -113,12 +114,13 @@ def test_the_worker_checks_both_options(given, words):
 
 
 def test_methods_are_named_after_what_they_add(tiny_model):
-    def told(method: str) -> tuple[str, int | None, int]:
+    def told(method: str) -> tuple[str, float | None, int]:
         variant = variants.find(method)
-        return variant.card.name, variant.adapt, variant.ensemble
+        seconds = None if variant.adapt is None else variant.adapt.seconds
+        return variant.card.name, seconds, variant.ensemble
 
     assert told("tiny") == ("tiny", None, 1)
-    assert told("tiny+adapt") == ("tiny", 0, 1)
+    assert told("tiny+adapt") == ("tiny", Schedule().seconds, 1)
     assert told("tiny+adapt-30") == ("tiny", 30, 1)
     assert told("tiny+ensemble") == ("tiny", None, 4)
     assert told("tiny+adapt-30+ensemble-8") == ("tiny", 30, 8)
@@ -126,6 +128,7 @@ def test_methods_are_named_after_what_they_add(tiny_model):
         ("other+adapt", "unknown model 'other'"),
         ("tiny+more", "no method 'tiny\\+more': \\+adapt"),
         ("tiny+adapt+adapt-3", "no method"),
+        ("tiny+adapt-0", "no method"),
     ):
         with pytest.raises(InputError, match=words):
             variants.find(method)

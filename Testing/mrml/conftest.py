@@ -30,6 +30,51 @@ def new_app() -> Callable[[], Any]:
     return make
 
 
+@pytest.fixture(scope="session")
+def views_of() -> Callable[..., dict[str, Any]]:
+    """Makes the views of a layout, 200 x 160 pixels each, that show a volume; by their tags."""
+
+    def make(app: Any, description: str, background: Any, *only: str) -> dict[str, Any]:
+        from trame_slicer.views.layout_grid import slicer_layout_to_vue
+
+        views = {}
+        for item in slicer_layout_to_vue(description).get_views(is_recursive=True):
+            if only and item.singleton_tag not in only:
+                continue
+            view = app.view_manager.create_view(item)
+            view.set_render_blocked(True)  # pictures are rendered when they are asked for
+            view.interactor().UpdateSize(200, 160)
+            view.set_background_volume_id(background.GetID())
+            view.reset_view()
+            views[item.singleton_tag] = view
+        return views
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def picture_of() -> Callable[[Any], NDArray[np.int16]]:
+    """Renders a view: RGB, (rows, columns, 3), first row at the top."""
+
+    def render(view: Any) -> NDArray[np.int16]:
+        from vtkmodules.util.numpy_support import vtk_to_numpy
+        from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter
+
+        window = view.render_window()
+        window.Render()
+        grab = vtkWindowToImageFilter()
+        grab.SetInput(window)
+        grab.ReadFrontBufferOff()
+        grab.ShouldRerenderOff()
+        grab.Update()
+        image = grab.GetOutput()
+        width, height, _ = image.GetDimensions()
+        values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)
+        return values[::-1, :, :3].astype(np.int16)
+
+    return render
+
+
 @pytest.fixture
 def app(new_app) -> Any:
     return new_app()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Bench:
     app: Any
     comparison: Any
     views: dict[str, Any]
+    picture_of: Callable[[Any], NDArray[np.int16]]
 
     def view(self, row: str, plane: str = "Axial", modality: str = "T1w") -> Any:
         return next(v for v in self.comparison.nodes if v.tag == f"NexusINR{modality}{row}{plane}")
@@ -40,21 +41,7 @@ class Bench:
         return self.app.app_logic.GetSliceLogic(self.nodes(row, plane)[0])
 
     def picture(self, row: str, plane: str = "Axial") -> NDArray[np.int16]:
-        """RGB, (rows, columns, 3), first row at the top."""
-        from vtkmodules.util.numpy_support import vtk_to_numpy
-        from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter
-
-        window = self.views[self.view(row, plane).tag].render_window()
-        window.Render()
-        grab = vtkWindowToImageFilter()
-        grab.SetInput(window)
-        grab.ReadFrontBufferOff()
-        grab.ShouldRerenderOff()
-        grab.Update()
-        image = grab.GetOutput()
-        width, height, _ = image.GetDimensions()
-        values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)
-        return values[::-1, :, :3].astype(np.int16)
+        return self.picture_of(self.views[self.view(row, plane).tag])
 
 
 def pair(scene, head, modality="T1w", share=None) -> Any:
@@ -71,39 +58,29 @@ def pair(scene, head, modality="T1w", share=None) -> Any:
 
 
 @pytest.fixture(scope="module")
-def screen(new_app, head) -> tuple[Any, dict[str, Any], Any, Any]:
+def screen(new_app, head, views_of) -> tuple[Any, dict[str, Any], Any, Any]:
     """A scene with views of 200 x 160 pixels, the volumes to compare and the tissues.
 
     As in a viewer, the views show the scan before there are results. The map is 1 in white matter
     and 0 elsewhere.
     """
-    from trame_slicer.views.layout_grid import slicer_layout_to_vue
-
     app = new_app()
     share = (head.tissues == WHITE).astype(np.float32)
     shown = pair(app.scene, head, share=share)
-    views = {}
-    description = layout.description(["T1w"])
-    for item in slicer_layout_to_vue(description).get_views(is_recursive=True):
-        view = app.view_manager.create_view(item)
-        view.set_render_blocked(True)  # pictures are rendered when they are asked for
-        view.interactor().UpdateSize(*SIZE)
-        view.set_background_volume_id(shown.original.GetID())
-        view.reset_view()
-        views[item.singleton_tag] = view
+    views = views_of(app, layout.description(["T1w"]), shown.original)
     tissues = segmentation.add_segmentation(app.scene, head.tissues, head.grid.affine, "tissues")
     tissues.GetDisplayNode().SetVisibility(False)
     return app, views, shown, tissues
 
 
 @pytest.fixture
-def bench(screen) -> Iterator[Bench]:
+def bench(screen, picture_of) -> Iterator[Bench]:
     """Entered, and left again."""
     app, views, shown, tissues = screen
     shown.original.GetDisplayNode().SetWindowLevel(900, 450)
     made = comparison.Comparison(app.scene, [shown], tissues)
     made.enter()
-    yield Bench(app, made, views)
+    yield Bench(app, made, views, picture_of)
     made.leave()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,62 +140,38 @@ class Bench:
     views: dict[str, Any]
     live: dict[str, Any]
     lattice: Grid
+    picture_of: Callable[[Any], NDArray[np.int16]]
 
     def logic(self) -> Any:
         return self.app.app_logic.GetSliceLogic(self.live["Axial"].slice_node)
 
     def picture(self, row: str = "Restored", plane: str = "Axial") -> NDArray[np.int16]:
-        """RGB, (rows, columns, 3), first row at the top."""
-        from vtkmodules.util.numpy_support import vtk_to_numpy
-        from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter
-
-        window = self.views[f"NexusINRT1w{row}{plane}"].render_window()
-        window.Render()
-        grab = vtkWindowToImageFilter()
-        grab.SetInput(window)
-        grab.ReadFrontBufferOff()
-        grab.ShouldRerenderOff()
-        grab.Update()
-        image = grab.GetOutput()
-        width, height, _ = image.GetDimensions()
-        values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)
-        return values[::-1, :, :3].astype(np.int16)
+        return self.picture_of(self.views[f"NexusINRT1w{row}{plane}"])
 
 
 @pytest.fixture(scope="module")
-def screen(new_app, head) -> tuple[Any, dict[str, Any], Any]:
+def screen(new_app, head, views_of) -> tuple[Any, dict[str, Any], Any]:
     """A scene with the views, each of 200 x 160 pixels, and the volumes to compare."""
-    from trame_slicer.views.layout_grid import slicer_layout_to_vue
-
     app = new_app()
     original = volumes.add_volume(app.scene, head.scan, head.scan_grid.affine, "T1w")
     restored = volumes.add_volume(app.scene, head.restored, head.grid.affine, "T1w restored")
     original.GetDisplayNode().SetAutoWindowLevel(False)
     share = np.ones(head.grid.shape, dtype=np.float32)
     shown = invented.add_invented(app.scene, share, head.grid.affine, "T1w invented")
-    views = {}
     wanted = [f"NexusINRT1w{view}" for view in VIEWS]
-    for item in slicer_layout_to_vue(layout.description(["T1w"])).get_views(is_recursive=True):
-        if item.singleton_tag not in wanted:
-            continue
-        view = app.view_manager.create_view(item)
-        view.set_render_blocked(True)  # pictures are rendered when they are asked for
-        view.interactor().UpdateSize(*SIZE)
-        view.set_background_volume_id(original.GetID())
-        view.reset_view()
-        views[item.singleton_tag] = view
+    views = views_of(app, layout.description(["T1w"]), original, *wanted)
     return app, views, comparison.Pair("T1w", original, restored, shown)
 
 
 @pytest.fixture
-def bench(screen) -> Iterator[Bench]:
+def bench(screen, picture_of) -> Iterator[Bench]:
     app, views, pair = screen
     pair.original.GetDisplayNode().SetWindowLevel(1000, 500)
     shown = comparison.Comparison(app.scene, [pair])
     shown.enter()
     slices = live.live_slices(shown)
     named = {view.plane.name: each for view, each in slices.items()}
-    yield Bench(app, shown, views, named, volumes.grid_of(pair.restored))
+    yield Bench(app, shown, views, named, volumes.grid_of(pair.restored), picture_of)
     for each in slices.values():
         each.close()
     shown.leave()

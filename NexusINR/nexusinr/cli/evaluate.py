@@ -211,7 +211,6 @@ def _segmenter(
 def _restorer(device: str, cancelled: Callable[[], bool]) -> Restore:
     """Runs the main job on a degraded pair; a model is loaded when it is first needed."""
     from nexusinr.evaluation import variants
-    from nexusinr.inference.adaptation.tuning import Schedule
     from nexusinr.inference.pipeline import upsample
     from nexusinr.inference.session import Session
 
@@ -228,7 +227,7 @@ def _restorer(device: str, cancelled: Callable[[], bool]) -> Restore:
             t2w,
             like=grid,
             session=session(variant.card.name),
-            adapt=Schedule(seconds=variant.adapt) if variant.adapt else variant.adapt == 0,
+            adapt=variant.adapt or False,
             ensemble=variant.ensemble,
             register="none",  # the headers of a degraded pair are right
             segmentation=False,

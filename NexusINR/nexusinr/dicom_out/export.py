@@ -101,6 +101,6 @@ def _sources(scans: Sequence[Volume]) -> list[Source]:
     if len(patients) > 1:
         raise InputError(
             "the two series have different patient IDs, so nothing can be filed under one of them: "
-            "give scans of one patient or leave --dicom out"
+            "give scans of one patient or leave DICOM out"
         )
     return sources

@@ -98,7 +98,7 @@ def planes_of(grid: Grid) -> Planes:
             return _upright(grid, direction, (first, second, across))
     raise InputError(
         "no two axes of this lattice are at right angles, and DICOM has no place for such an "
-        "image: leave --dicom out or choose another lattice"
+        "image: leave DICOM out or choose another lattice"
     )
 
 

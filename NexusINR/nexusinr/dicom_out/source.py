@@ -107,7 +107,7 @@ def read_source(volume: Volume) -> Source:
         shown = volume.name if path is None else path.name
         raise InputError(
             f"{shown or 'a scan'}: it is no DICOM folder, and DICOM can be written of DICOM alone; "
-            "give the series as a DICOM folder or leave --dicom out"
+            "give the series as a DICOM folder or leave DICOM out"
         )
     try:
         return _read(path, volume.sha256)
@@ -126,7 +126,7 @@ def _read(folder: Path, digest: str | None) -> Source:
     if any(plane.modality != "MR" for plane in stack):
         raise InputError(
             f"its modality is {stack[0].modality!r}, and only MR series can be written as DICOM; "
-            "leave --dicom out"
+            "leave DICOM out"
         )
     middle = stack[len(stack) // 2]
     with config.disable_value_validation():
@@ -137,7 +137,7 @@ def _read(folder: Path, digest: str | None) -> Source:
         if missing:
             raise InputError(
                 f"its header lacks {missing[0]}, to which a derived series has to refer; export "
-                "the series again or leave --dicom out"
+                "the series again or leave DICOM out"
             )
         header = _header(whole, middle.frame)
         images = _references(stack, str(whole.SOPClassUID), int(whole.get("NumberOfFrames") or 1))

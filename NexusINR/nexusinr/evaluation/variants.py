@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nexusinr.errors import InputError
+from nexusinr.inference.adaptation.tuning import Schedule
 from nexusinr.models import weights
-
-if TYPE_CHECKING:
-    from nexusinr.models.weights import Card
+from nexusinr.models.weights import Card
 
 #: Members of an ensemble that is named without a number.
 MEMBERS = 4
 
-_ADDED = re.compile(r"(adapt|ensemble)(?:-(\d+))?")
+_ADDED = re.compile(r"(adapt|ensemble)(?:-([1-9]\d*))?")
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,12 @@ class Variant:
 
     Attributes:
         card: of the model.
-        adapt: seconds of adapting to each case; 0: for as long as is usual; None: not at all.
+        adapt: how it is adapted to each case; None: not at all.
         ensemble: members of a self-ensemble; 1: none.
     """
 
     card: Card
-    adapt: int | None = None
+    adapt: Schedule | None = None
     ensemble: int = 1
 
 
@@ -41,13 +39,19 @@ def find(method: str) -> Variant:
     if method in weights.available():
         return Variant(weights.find(method))
     model, *added = method.split("+")
-    values: dict[str, int] = {}
+    numbers: dict[str, int | None] = {}
     for text in added:
         parts = _ADDED.fullmatch(text)
-        if parts is None or parts[1] in values:
+        if parts is None or parts[1] in numbers:
             raise InputError(
                 f"no method {method!r}: +adapt, +adapt-SECONDS, +ensemble or +ensemble-MEMBERS may "
                 "follow the name of a model"
             )
-        values[parts[1]] = int(parts[2] or {"adapt": 0, "ensemble": MEMBERS}[parts[1]])
-    return Variant(weights.find(model), values.get("adapt"), values.get("ensemble", 1))
+        numbers[parts[1]] = None if parts[2] is None else int(parts[2])
+    adapt, ensemble = None, 1
+    if "adapt" in numbers:
+        seconds = numbers["adapt"]
+        adapt = Schedule() if seconds is None else Schedule(seconds=seconds)
+    if "ensemble" in numbers:
+        ensemble = numbers["ensemble"] or MEMBERS
+    return Variant(weights.find(model), adapt, ensemble)

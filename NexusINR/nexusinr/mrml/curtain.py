@@ -91,18 +91,14 @@ class Curtain:
         self.edges.clear()
 
     def _make(self, axis: int) -> Any:
-        node = new_node(self.scene, "vtkMRMLScalarVolumeNode", f"{self.restored.GetName()} curtain")
-        node.SetHideFromEditors(True)
-        node.SetSaveWithScene(False)
+        node = self._new("vtkMRMLScalarVolumeNode", "curtain")
         copy_display(self.restored, node)
         node.GetDisplayNode().SetSaveWithScene(False)
         self.parts[axis] = node
         return node
 
     def _make_edge(self, slice_node: Any) -> Any:
-        node = new_node(self.scene, "vtkMRMLModelNode", f"{self.restored.GetName()} curtain edge")
-        node.SetHideFromEditors(True)
-        node.SetSaveWithScene(False)
+        node = self._new("vtkMRMLModelNode", "curtain edge")
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         display.SetSaveWithScene(False)
@@ -112,6 +108,11 @@ class Curtain:
         display.SetVisibility3D(False)
         display.AddViewNodeID(slice_node.GetID())
         self.edges[slice_node.GetLayoutName()] = node
+        return node
+
+    def _new(self, kind: str, name: str) -> Any:
+        node = new_node(self.scene, kind, f"{self.restored.GetName()} {name}", hidden=True)
+        node.SetSaveWithScene(False)
         return node
 
 

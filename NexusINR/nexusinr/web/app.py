@@ -66,6 +66,7 @@ class App:
         self.take = TakeLogic(server, self.room, folder)
         self.transfer = Transfer(server, self.open, self.take, folder)
         self.page = PageUI(server, layouts)
+        self._state = server.state
         self._page_state = TypedState(server.state, PageState)
         self.keys = Keys(server, self.room, self.look, self.live, self._page_state.data)
         self._wire()
@@ -111,7 +112,8 @@ class App:
 
     def _on_gave_up(self) -> None:
         """Where it is read why."""
-        self._page_state.data.panel, self._page_state.data.tab = True, "look"
+        with self._state:  # a task on its own has nobody to send its changes to the page
+            self._page_state.data.panel, self._page_state.data.tab = True, "look"
 
 
 def create(
