@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from nexusinr.errors import Cancelled, InputError, NexusError
+from nexusinr.errors import Cancelled, InputError, NexusError, OutOfMemory
 from nexusinr.geometry import Affine, Grid
 from nexusinr.inference import protocol
 from nexusinr.inference.client import Client, Crashed, start
@@ -228,6 +228,26 @@ def test_bad_lines_are_answered_and_it_goes_on(line, id, problem, talk):
     assert (answer["event"], answer["code"], answer["id"]) == ("error", 2, id)
     assert problem in answer["message"]
     assert talk.ask("status")["event"] == "result"
+
+
+def test_out_of_memory_is_said_and_the_worker_goes_on(talk, run, tmp_path):
+    """Really: its address space is closed, after the check before the run was talked out of it."""
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("only Linux limits a process that runs")
+    process = psutil.Process(talk.client.process.pid)
+    talk.ask("upsample", **run, spacing=3, out=tmp_path / "before")
+    limit = process.memory_info().vms + 100_000_000
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(OutOfMemory, match="choose a coarser spacing or a smaller region"):
+            talk.ask("upsample", **run, spacing=0.15, max_memory=1000, out=tmp_path / "fine")
+    finally:
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(process.pid, resource.RLIMIT_AS, unlimited)
+    talk.ask("upsample", **run, spacing=3, out=tmp_path / "after")
+    assert {path.parts[0] for path in map(Path, left_in(tmp_path))} == {"before", "after"}
+    assert process.is_running()
 
 
 # --- cancel -----------------------------------------------------------------------------------
