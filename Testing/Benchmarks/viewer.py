@@ -5,7 +5,9 @@
 starts ``nexusinr view`` and a real headless Chromium, and prints JSON: for each run the seconds
 from the start of the command to its address, and to pictures in all views (the browser is up by
 then, as a user's is); for each scroll step the milliseconds from the key to the view's next
-picture. The first run is cold where nothing of the viewer was read from the disk before.
+picture. The viewer's processor time up to the pictures, and of a step, says more on a machine that
+is busy with other things. The first run is cold where nothing of the viewer was read from the disk
+before.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from playwright.sync_api import sync_playwright
 
 #: Milliseconds until the browser gives up, and that a view rests between two steps.
@@ -75,6 +78,8 @@ def main() -> None:
         "machine": {"processor": platform.processor(), "cpus": os.cpu_count(), "size": given.size},
         "first_picture_s": [run["first_picture_s"] for run in runs],
         "address_s": [run["address_s"] for run in runs],
+        "first_picture_cpu_s": [run["first_picture_cpu_s"] for run in runs],
+        "scroll_step_cpu_ms": [run["step_cpu_ms"] for run in runs],
         "scroll_step_ms": {
             "median": round(statistics.median(steps), 1),
             "p90": round(steps[int(0.9 * (len(steps) - 1))], 1),
@@ -90,19 +95,21 @@ def measure(page: Any, scans: list[Path], steps: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "nexusinr.cli", "view", "--no-browser", *map(str, scans)]
     start = time.perf_counter()
     viewer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    processor = psutil.Process(viewer.pid).cpu_times
     try:
         assert viewer.stdout is not None
         address = viewer.stdout.readline().strip()
         served = time.perf_counter() - start
         page.goto(address)
         page.wait_for_function(SHOWN, polling=50)
-        shown = time.perf_counter() - start
+        shown, shown_cpu = time.perf_counter() - start, sum(processor()[:2])
         page.locator(".layout-grid-item").first.hover()
         page.wait_for_timeout(10 * REST)  # the worker starts and estimates meanwhile
-        times = []
+        times, before = [], sum(processor()[:2])
         for at in range(steps):
             times.append(page.evaluate(STEP, "ArrowUp" if at % 10 < 5 else "ArrowDown"))
             page.wait_for_timeout(REST)
+        steps_cpu = sum(processor()[:2]) - before
     finally:
         viewer.terminate()
         viewer.wait()
@@ -110,7 +117,9 @@ def measure(page: Any, scans: list[Path], steps: int) -> dict[str, Any]:
     return {
         "address_s": round(served, 2),
         "first_picture_s": round(shown, 2),
+        "first_picture_cpu_s": round(shown_cpu, 2),
         "steps_ms": times,
+        "step_cpu_ms": round(1000 * steps_cpu / max(steps, 1), 1),
     }
 
 

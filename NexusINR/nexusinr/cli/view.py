@@ -81,9 +81,10 @@ def serve(
     try:
         with options.needs_extra("web"):
             from nexusinr.web import serve as viewer
-        viewer.serve(
-            files, port=port, host=host, secret=secret, device=device, open_browser=open_browser
-        )
+
+            viewer.serve(
+                files, port=port, host=host, secret=secret, device=device, open_browser=open_browser
+            )
     except OSError as error:
         if error.errno not in _NO_PLACE and not isinstance(error, socket.gaierror):
             raise

@@ -16,6 +16,9 @@ KIND = "NexusINR.Colours"
 #: From measured to invented: lightness rises steadily, so that it reads without colour vision too.
 RAMP = ((0.16, 0.05, 0.45), (0.70, 0.15, 0.47), (0.96, 0.50, 0.27), (0.98, 0.95, 0.60))
 
+#: Share at the upper end of the map: more than a quarter of the range is rare.
+MOST_INVENTED = 0.25
+
 _STEPS = 256
 
 Colour = tuple[str, float, float, float, float]  # name, red, green, blue, opacity

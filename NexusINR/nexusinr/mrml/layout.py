@@ -140,5 +140,5 @@ def _singleton(scene: Any, kind: str, tag: str) -> Any:
     if node is None:
         node = scene.AddNewNodeByClass(kind, tag)
         node.SetLayoutName(tag)
-        node.SetSaveWithScene(False)
+    node.SetSaveWithScene(False)  # whoever made it: scenes with turned views open with complaints
     return node

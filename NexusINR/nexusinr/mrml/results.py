@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nexusinr.geometry import Affine, Grid
+from nexusinr.mrml.colours import MOST_INVENTED
 from nexusinr.mrml.comparison import Pair
 from nexusinr.mrml.hierarchy import place_beside, place_results, restored_name, spacing_text
 from nexusinr.mrml.invented import add_invented, share_invented
@@ -27,9 +28,6 @@ PART = PREFIX + "Part"
 
 #: Role under which a map refers to the restored volume that it belongs to.
 RESTORED_ROLE = "NexusINR.restored"
-
-#: Share at the upper end of the map's colours: more than a quarter of the range is rare.
-MOST_INVENTED = 0.25
 
 
 class Image(NamedTuple):

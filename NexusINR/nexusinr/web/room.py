@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slicer import vtkMRMLInteractionNode, vtkMRMLSliceNode
+from slicer import (
+    vtkMRMLInteractionNode,
+    vtkMRMLModelSliceDisplayableManager,
+    vtkMRMLSliceNode,
+)
 from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.views import AbstractView, SliceView
 from undo_stack import Signal
@@ -110,11 +114,30 @@ class Room:
         self._arrangement = wanted
         self._layouts.register_layout(wanted.name, wanted.layout(), lazy_initialization=True)
         self._layouts.set_layout(wanted.name)
+        self._part_views()
         if not restored:
             for view in wanted.views:
                 self._nodes(view)[1].SetBackgroundVolumeID(self._scans[view.modality].GetID())
         self.link(self.linked)
         self._fit()
+
+    def redraw(self) -> None:
+        """Draws slice views anew: that a layer's opacity alone has changed goes unnoticed."""
+        for view in self.slicer.view_manager.get_slice_views():
+            view.schedule_render()
+
+    def _part_views(self) -> None:
+        """Has each slice view drawn anew for changes of its own alone.
+
+        Each slice is a model too, to be seen in 3D, and views follow the models of all others.
+        """
+        views = self.slicer.view_manager.get_slice_views()
+        logics = [self.slicer.app_logic.GetSliceLogic(view.get_view_node()) for view in views]
+        for view, own in zip(views, logics, strict=True):
+            manager = view.get_displayable_manager_by_class(vtkMRMLModelSliceDisplayableManager)
+            for logic in logics:
+                if logic is not own:
+                    manager.RemoveDisplayableNode(logic.GetSliceModelNode())
 
     # --- the views ----------------------------------------------------------------------------
 
@@ -129,7 +152,11 @@ class Room:
         return self._arrangement
 
     def adopt(self, view: AbstractView) -> None:
-        """A view that was made: whenever its size on the screen changes, the head is fitted."""
+        """A view that was made: whenever its size on the screen changes, the head is fitted.
+
+        It belongs to the page and not to the scene that is taken away.
+        """
+        view.get_view_node().SetSaveWithScene(False)
         view.interactor().AddObserver(vtkCommand.WindowResizeEvent, self._on_resize)
 
     def fit(self) -> None:
@@ -145,8 +172,10 @@ class Room:
         else:
             point_views(self._frame, [(self._nodes(v)[0], v.plane) for v in self.views])
         for view in self.views:
-            if view.plane.name in self._places:
-                self._nodes(view)[0].SetSliceOffset(self._places[view.plane.name])
+            place = None if self.linked else self._places.get(view.tag)
+            place = self._places.get(view.plane.name) if place is None else place
+            if place is not None:
+                self._nodes(view)[0].SetSliceOffset(place)
         self._is_placed = True
         self.fitted.emit()
 
@@ -174,10 +203,11 @@ class Room:
         return view_nodes(self.scene, view)
 
     def _remember_places(self) -> None:
-        """Slice offsets by plane; where views differ, because they are not linked, of the first."""
+        """Slice offsets by view, and by plane for views to come: of the first where they differ."""
         if self._is_placed:
             for view in reversed(self.views):
-                self._places[view.plane.name] = self._nodes(view)[0].GetSliceOffset()
+                place = self._nodes(view)[0].GetSliceOffset()
+                self._places[view.tag] = self._places[view.plane.name] = place
 
     def _on_resize(self, *_: Any) -> None:
         if self._timer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import webbrowser
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from typing import Any
 from trame.app import get_server
 from trame_client.module.vue3 import www
 
-from nexusinr.web.app import create
 from nexusinr.web.guard import LOCAL, Guard
 from nexusinr.web.incoming import private_folder
+from nexusinr.web.viewer import Viewer
 
 
 def serve(
@@ -43,11 +44,12 @@ def serve(
     """
     guard = Guard(host, secret, pages=(Path(www) / "index.html",))
     os.environ["TRAME_ARGS"] = "--server"  # the command line is ours, not trame's
+    os.environ.setdefault("WSLINK_WS_COMPRESS", "0")  # pictures are compressed already
     server = get_server(client_type="vue3")
 
     def bind(web_server: Any) -> None:
         guard.protect(web_server.app)
-        web_server.app.add_routes(app.routes)
+        web_server.app.add_routes(viewer.routes)
 
     def announce(**_: Any) -> None:
         address = guard.address(server.port)
@@ -55,10 +57,25 @@ def serve(
         if open_browser:
             webbrowser.open(address)
 
+    def begin(**_: Any) -> None:
+        tasks.append(asyncio.get_running_loop().create_task(load()))
+
+    async def load() -> None:
+        try:
+            app = await viewer.load()
+        except Exception as error:
+            problems.append(error)
+            await server.stop()
+        else:
+            await app.begin(files, sample=sample)
+
+    tasks: list[asyncio.Task[None]] = []  # which the loop alone would let go
+    problems: list[Exception] = []
     with private_folder() as folder:
-        app = create(server, folder, files, sample=sample, device=device)
+        viewer = Viewer(server, folder, device)
         server.controller.on_server_bind.add(bind)
         server.controller.on_server_ready.add(announce)
+        server.controller.on_server_ready.add(begin)
         try:
             server.start(
                 port=port,
@@ -69,4 +86,6 @@ def serve(
                 disable_logging=True,
             )
         finally:
-            app.close()
+            viewer.close()
+    for problem in problems:
+        raise problem

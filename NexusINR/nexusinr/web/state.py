@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 #: What a scan may be read as; the last one leaves it out.
 ROLES = ("T1w", "T2w", "–")
 
+#: Names under which everything, and a picture of the views, are downloaded.
+SCENE, SCREEN = "nexusinr.mrb", "screenshot.png"
+
 
 @dataclass
 class ScanRow:
@@ -27,7 +30,7 @@ class OpenState:
     """The list of scans, and what is being read."""
 
     scans: list[ScanRow] = field(default_factory=list)
-    busy: str = ""
+    busy: str = "Starting"
     problem: str = ""
 
 

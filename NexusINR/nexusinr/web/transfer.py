@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from aiohttp import web
 from trame_server import Server
 
 from nexusinr.errors import InputError
-from nexusinr.web.incoming import MOST_BYTES, Found
-from nexusinr.web.logic.open import OpenLogic
-from nexusinr.web.logic.take import TakeLogic
+from nexusinr.web.incoming import MOST_BYTES, Found, Incoming
+
+if TYPE_CHECKING:
+    from nexusinr.web.logic.open import OpenLogic
+    from nexusinr.web.logic.take import TakeLogic
 
 ICON = Path(__file__).with_name("static") / "icon.svg"
 
@@ -26,12 +29,19 @@ class Transfer:
 
     The page sends one file after the other and then triggers ``nexusinr_sent``: a series of DICOM
     files is one scan, and is read when it is whole.
+
+    Args:
+        server: trame's; not started yet.
+        folder: the session's own.
+        incoming: where uploads go.
     """
 
-    def __init__(self, server: Server, opening: OpenLogic, taking: TakeLogic, folder: Path) -> None:
-        self._open, self._take, self._folder = opening, taking, folder
+    def __init__(self, server: Server, folder: Path, incoming: Incoming) -> None:
+        self._folder, self._incoming = folder, incoming
         self._found: dict[Path, Found] = {}
         self._problems: list[str] = []
+        self._logic: tuple[OpenLogic, TakeLogic] | None = None
+        self._connected = asyncio.Event()
         server.trigger("nexusinr_sent")(self.sent)
 
     @property
@@ -41,15 +51,25 @@ class Transfer:
             web.post("/upload", self._upload),
             web.get("/download/{name}", self._download),
             web.get("/favicon.ico", _icon),
-            web.post("/paraview/", _session),
         ]
 
-    def sent(self, problem: str) -> None:
+    def connect(self, opening: OpenLogic, taking: TakeLogic) -> None:
+        """Says who opens and gives; what was asked for earlier has waited for them."""
+        self._logic = opening, taking
+        self._connected.set()
+
+    async def _ends(self) -> tuple[OpenLogic, TakeLogic]:
+        await self._connected.wait()
+        assert self._logic is not None
+        return self._logic
+
+    async def sent(self, problem: str) -> None:
         """The last file has come, or none will, for a reason."""
         found, problems = list(self._found.values()), self._problems
-        problems += [*self._open.incoming.finish(), *filter(None, [problem])]
+        problems += [*self._incoming.finish(), *filter(None, [problem])]
         self._found, self._problems = {}, []
-        self._open.open_soon(found, problems)
+        opening, _ = await self._ends()
+        opening.open_soon(found, problems)
 
     async def _upload(self, request: web.Request) -> web.Response:
         name = unquote(request.headers.get(NAME, "scan"))
@@ -62,7 +82,7 @@ class Transfer:
                         raise InputError(f"{name}: more than {MOST_BYTES / 1e9:.0f} GB")
                     file.write(piece)
                 file.seek(0)
-                found = await asyncio.to_thread(self._open.incoming.upload, name, file)
+                found = await asyncio.to_thread(self._incoming.upload, name, file)
         except InputError as error:
             self._problems.append(str(error))
         else:
@@ -71,18 +91,14 @@ class Transfer:
 
     async def _download(self, request: web.Request) -> web.FileResponse:
         name = request.match_info["name"]
+        _, taking = await self._ends()
         try:
-            path = await self._take.path(name)
+            path = await taking.path(name)
         except InputError as error:
             raise web.HTTPNotFound(text=f"{error}\n") from error
         return web.FileResponse(
             path, headers={"Content-Disposition": f'attachment; filename="{name}"'}
         )
-
-
-async def _session(_request: web.Request) -> web.Response:
-    """Where the websocket is: trame's page asks for it as it would ask a launcher of sessions."""
-    return web.json_response({"sessionURL": "ws://USE_HOST/ws"})
 
 
 async def _icon(_request: web.Request) -> web.FileResponse:

@@ -35,6 +35,7 @@ class LookLogic:
         self._blinking: asyncio.Task[None] | None = None
         self._bind()
         room.window_changed.connect(self._on_window_changed)
+        room.fitted.connect(self._on_fitted)
 
     @property
     def data(self) -> LookState:
@@ -134,8 +135,9 @@ class LookLogic:
     async def _on_arranged(self, _show: str, surface: bool) -> None:
         if not self.data.has_scans:
             return
-        self._arrange()
-        self._tell_window()
+        with self._state:
+            self._arrange()
+            self._tell_window()
         if surface:
             await self._make_surfaces()
 
@@ -162,6 +164,7 @@ class LookLogic:
     def _on_invented(self, on: bool, opacity: float) -> None:
         if self._room.comparison is not None:
             self._room.comparison.show_invented(float(opacity) if on else 0.0)
+            self._room.redraw()
 
     def _on_curtain(self, on: bool, at: float) -> None:
         if self._room.comparison is not None:
@@ -187,6 +190,9 @@ class LookLogic:
             await asyncio.sleep(BLINK)
 
     # --- from the room ------------------------------------------------------------------------
+
+    def _on_fitted(self) -> None:
+        self._state.flush()  # a timer fits views: it has nobody else to tell the page their places
 
     def _on_window_changed(self, modality: str) -> None:
         if self.data.has_scans and modality == self.modality:

@@ -53,7 +53,7 @@ class OpenLogic:
         self._state = server.state
         self.typed_state = TypedState(server.state, OpenState)
         self._scene = scene
-        self.incoming = incoming
+        self._incoming = incoming
         self._folder = folder
         self._scans: list[Scan] = []
         self._told: dict[str, Scan] = {}
@@ -74,7 +74,7 @@ class OpenLogic:
     async def open_paths(self, paths: Sequence[Path]) -> None:
         """Opens what the user has named on the command line."""
         try:
-            found = await asyncio.to_thread(self.incoming.paths, paths)
+            found = await asyncio.to_thread(self._incoming.paths, paths)
         except NexusError as error:
             self.refuse(str(error))
         else:

@@ -134,7 +134,8 @@ class RunLogic:
             text, warnings = _estimate_text(event), _of_the_pair(event["warnings"])
             self.data.models = [model["name"] for model in models["models"]]
         finally:
-            self.data.estimating = False
+            with self._state:
+                self.data.estimating = False
         with self._state:
             self.data.estimate, self.data.estimate_problem = text, problem
             self.data.warnings = warnings

@@ -13,10 +13,7 @@ from nexusinr.errors import InputError
 from nexusinr.inference.protocol import Event
 from nexusinr.web.picture import save_screen
 from nexusinr.web.room import Room
-from nexusinr.web.state import FileRow, TakeState
-
-SCENE = "nexusinr.mrb"
-SCREEN = "screenshot.png"
+from nexusinr.web.state import SCENE, SCREEN, FileRow, TakeState
 
 #: Seconds in which pages get to know that the scene is being written.
 TOLD = 0.1

@@ -30,7 +30,8 @@
     request.open("POST", "upload");
     request.setRequestHeader("X-File-Name", encodeURIComponent(file.name));
     request.upload.onprogress = ({ loaded }) => tell(sent + loaded, total);
-    request.onload = () => resolve();
+    request.onload = () => request.status < 400
+      ? resolve() : reject(new Error(`the viewer answered ${request.status}`));
     request.onerror = () => reject(new Error("the connection was lost"));
     request.send(file);
   });

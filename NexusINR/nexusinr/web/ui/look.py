@@ -10,8 +10,7 @@ from trame_server import Server
 from trame_server.utils.typed_state import TypedState
 from undo_stack import Signal
 
-from nexusinr.mrml.colours import RAMP
-from nexusinr.mrml.results import MOST_INVENTED
+from nexusinr.mrml.colours import MOST_INVENTED, RAMP
 from nexusinr.web.state import LiveState, LookState
 from nexusinr.web.ui import parts
 
@@ -54,8 +53,9 @@ class LookUI:
                 parts.alert("warning", live.problem)
             with parts.switched("Tissues in 3D", name.surface, "4"):
                 parts.note("Making the surfaces …", v_if=(name.surface_busy,))
-        with parts.switched("Linked views", name.linked, "L"):
+        with html.Div(v_if=(name.has_scans,)), parts.switched("Linked views", name.linked, "L"):
             pass
+        parts.note("Open scans first.", v_if=(f"!{name.has_scans}",))
 
     def bar(self) -> None:
         """The same in the bar, for quick use."""

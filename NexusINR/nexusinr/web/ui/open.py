@@ -51,9 +51,7 @@ class OpenUI:
             open_buttons()
             self.sample_button()
         parts.note("Or drop them anywhere: NIfTI, NRRD, MetaImage, DICOM, or a zip of these.")
-        with html.Div(v_if=(name.busy,), classes="nx-group"):
-            parts.note(f"{{{{ {name.busy} }}}} …")
-            v3.VProgressLinear(indeterminate=True, color="primary", height=3, rounded=True)
+        parts.note(f"{{{{ {name.busy} }}}} …", v_if=(name.busy,))
         parts.alert("error", name.problem)
         with html.Div(v_for=f"scan in {name.scans}", key="scan.key", classes="nx-card"):
             self._card()

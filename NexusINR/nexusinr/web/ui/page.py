@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trame.ui.html import DivLayout
 from trame.ui.vuetify3 import VAppLayout
-from trame.widgets import html
+from trame.widgets import client, html
 from trame.widgets import vuetify3 as v3
+from trame_client.widgets.core import VirtualNode
 from trame_server import Server
 from trame_server.utils.typed_state import TypedState
-from trame_slicer.core import LayoutManager
 
-from nexusinr.web.state import LookState, PageState
+from nexusinr.web.state import LookState, OpenState, PageState
 from nexusinr.web.ui import parts
 from nexusinr.web.ui.help import HelpUI
 from nexusinr.web.ui.look import LookUI
@@ -60,11 +61,22 @@ TABS = (
 PANEL = "$vuetify.display.width < 2400 ? 328 : 460"
 
 
-class PageUI:
-    """Builds the page; its parts have the signals."""
+#: Template of its own: the browser makes the rest of the page once, whatever views there are.
+VIEWS = "nexusinr_views"
 
-    def __init__(self, server: Server, layouts: LayoutManager) -> None:
+
+class PageUI:
+    """Builds the page; its parts have the signals.
+
+    Attributes:
+        views: where the views go.
+    """
+
+    def __init__(self, server: Server) -> None:
         server.enable_module(ASSETS)
+        self.views = VirtualNode(server)
+        with DivLayout(server, VIEWS, connect_parent=False, classes="nx-layout") as layout:
+            self.views(layout)
         self._name: Any = TypedState(server.state, PageState).name
         look: Any = TypedState(server.state, LookState).name
         with VAppLayout(server, vuetify_config=THEME) as self.layout:
@@ -79,8 +91,8 @@ class PageUI:
             ):
                 self._tabs(server)
             with v3.VMain(classes="nx-main"), html.Div(classes="nx-views"):
-                layouts.initialize_layout_grid(self.layout)
-                self._welcome(look)
+                client.ServerTemplate(name=VIEWS)
+                self._welcome(look, TypedState(server.state, OpenState).name)
             with bar:
                 self._bar()
             HelpUI(server)
@@ -120,7 +132,7 @@ class PageUI:
                 self.take = TakeUI(server)
         self.run.progress()
 
-    def _welcome(self, look: Any) -> None:
+    def _welcome(self, look: Any, opening: Any) -> None:
         with html.Div(v_if=(f"!{look.has_scans}",), classes="nx-welcome"):
             v3.VIcon("mdi-brain", size=72)
             html.H1("Thick slices in, any voxel size out")
@@ -128,6 +140,7 @@ class PageUI:
                 "Drop a T1w scan, a T2w scan or both here. They stay on this machine, in a folder "
                 "that is removed when the viewer ends."
             )
-            with html.Div(classes="nx-buttons"):
+            parts.note(f"{{{{ {opening.busy} }}}} …", v_if=(opening.busy,))
+            with html.Div(v_if=(f"!{opening.busy}",), classes="nx-buttons"):
                 open_buttons()
                 self.open.sample_button()

@@ -9,8 +9,7 @@ from trame.widgets import vuetify3 as v3
 from trame_server import Server
 from trame_server.utils.typed_state import TypedState
 
-from nexusinr.web.logic.take import SCENE, SCREEN
-from nexusinr.web.state import LookState, TakeState
+from nexusinr.web.state import SCENE, SCREEN, LookState, TakeState
 from nexusinr.web.ui import parts
 
 
