@@ -169,12 +169,7 @@ class ObliqueAcquisition:
         self, scan: Grid, target: Grid, thickness: FloatArray, profile: Profile = "gaussian"
     ) -> None:
         self.scan, self.target = scan, target
-        finest = float(target.spacing.min())
-        steps = np.maximum(np.round(scan.spacing / finest), 1)
-        beyond = np.maximum(np.asarray(thickness) - scan.spacing, 0) / 2 + scan.spacing
-        parallel = scan.with_spacing(scan.spacing / steps)
-        extra = np.ceil(beyond / parallel.spacing).astype(int)
-        self.parallel = parallel.crop(-extra, np.array(parallel.shape) + extra)
+        self.parallel = parallel_lattice(scan, target, thickness)
         self.separable = SeparableAcquisition(scan, self.parallel, thickness, profile)
 
     @cached_property
@@ -255,6 +250,21 @@ class ObliqueAcquisition:
 
 
 Acquisition = SeparableAcquisition | ObliqueAcquisition
+
+
+def parallel_lattice(scan: Grid, target: Grid, thickness: FloatArray) -> Grid:
+    """The lattice along the axes of an oblique scan that covers it, about as fine as the target.
+
+    Args:
+        scan: its lattice.
+        target: the fine lattice.
+        thickness: of the scan's voxels, mm, (3,).
+    """
+    steps = np.maximum(np.round(scan.spacing / float(target.spacing.min())), 1)
+    beyond = np.maximum(np.asarray(thickness) - scan.spacing, 0) / 2 + scan.spacing
+    parallel = scan.with_spacing(scan.spacing / steps)
+    extra = np.ceil(beyond / parallel.spacing).astype(int)
+    return parallel.crop(-extra, np.array(parallel.shape) + extra)
 
 
 def acquisition_between(
@@ -357,14 +367,20 @@ def block_average(volume: Volume, axis: int, factor: int) -> Volume:
 
     Raises ValueError for an axis that is none and for a factor that makes no block.
     """
-    _check_axis(axis)
-    if not 1 <= factor <= volume.data.shape[axis]:
-        raise ValueError(f"{volume.data.shape[axis]} voxels have no blocks of {factor}")
-    blocks = volume.data.shape[axis] // factor
+    grid = block_lattice(volume.grid, axis, factor)
+    blocks = grid.shape[axis]
     whole = np.moveaxis(volume.data, axis, 0)[: blocks * factor]
     data = np.moveaxis(whole.reshape(blocks, factor, *whole.shape[1:]).mean(axis=1), 0, axis)
-    scan = _thick_slices(volume.grid, axis, factor * float(volume.affine.spacing[axis]), blocks)
-    return Volume(np.ascontiguousarray(data), scan.affine, name=volume.name)
+    return Volume(np.ascontiguousarray(data), grid.affine, name=volume.name)
+
+
+def block_lattice(grid: Grid, axis: int, factor: int) -> Grid:
+    """The lattice of `block_average`. Raises ValueError as that does."""
+    _check_axis(axis)
+    if not 1 <= factor <= grid.shape[axis]:
+        raise ValueError(f"{grid.shape[axis]} voxels have no blocks of {factor}")
+    spacing = factor * float(grid.spacing[axis])
+    return _thick_slices(grid, axis, spacing, grid.shape[axis] // factor)
 
 
 def _check_axis(axis: int) -> None:

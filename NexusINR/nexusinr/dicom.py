@@ -6,7 +6,6 @@ patient is ever loaded; GDCM, through SimpleITK, decodes the pixels and applies 
 
 from __future__ import annotations
 
-import math
 import mmap
 import struct
 from collections.abc import Iterable, Iterator
@@ -23,10 +22,11 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from nexusinr.errors import InputError
-from nexusinr.geometry import FloatArray
+from nexusinr.geometry import FloatArray, Grid
 from nexusinr.reading import (
     LPS_TO_RAS,
     FloatImage,
+    Outline,
     Raw,
     check_shrunk,
     check_spacing,
@@ -46,6 +46,9 @@ UNUSABLE = (
     ArithmeticError, AttributeError, BytesLengthException, EOFError, LookupError,
     NotImplementedError, OSError, RecursionError, TypeError, ValueError, struct.error,
 )  # fmt: skip
+
+#: Voxel sizes (mm) and directions (cosines) that differ by less than this are alike.
+_ALIKE = 1e-3
 
 #: Two slices closer than this (mm) are at the same place.
 _SAME_PLACE = 0.01
@@ -81,15 +84,6 @@ class Slice:
         """The unit vector across the slice, (3,), LPS."""
         return np.cross(self.directions[0], self.directions[1])
 
-    def belongs_with(self, other: Slice) -> bool:
-        """Whether both can be slices of one stack."""
-        return (
-            self.series == other.series
-            and self.size == other.size
-            and np.allclose(self.spacing, other.spacing, atol=1e-3)
-            and np.allclose(self.directions, other.directions, atol=1e-3)
-        )
-
 
 def read_dicom(folder: Path) -> Raw:
     """The largest stack of parallel slices below a folder, as `Raw`, sorted by position.
@@ -101,25 +95,38 @@ def read_dicom(folder: Path) -> Raw:
     unevenly spaced.
     """
     ordered, notes = find_stack(folder)
+    outline, odd = _outline(ordered)
+    files = tuple(sorted({plane.file for plane in ordered}))
+    check_shrunk(outline.grid.voxels, sum(file.stat().st_size for file in files))
+    return Raw(
+        _pixels(ordered, outline.grid.shape),
+        outline.grid.affine,
+        _title(ordered[0]),
+        files,
+        outline.thickness,
+        (*notes, *odd),
+    )
+
+
+def dicom_outline(folder: Path) -> Outline:
+    """Where the stack lies that `read_dicom` reads, from its headers alone."""
+    ordered, _ = find_stack(folder)
+    return _outline(ordered)[0]
+
+
+def _outline(ordered: list[Slice]) -> tuple[Outline, tuple[str, ...]]:
+    """Where a sorted stack lies, and what was odd about it."""
     first = ordered[0]
     shape = checked_shape((*first.size, len(ordered)))
-    files = tuple(sorted({plane.file for plane in ordered}))
-    check_shrunk(math.prod(shape), sum(file.stat().st_size for file in files))
-    step, spacing_notes = _step(ordered)
-    thickness, thickness_notes = _thickness(ordered, float(np.linalg.norm(step)))
+    step, step_notes = _step(ordered)
     check_spacing((*first.spacing, float(np.linalg.norm(step))))
     along_rows, along_columns = first.directions * np.reshape(first.spacing, (2, 1))
     matrix = np.eye(4)
     matrix[:3] = LPS_TO_RAS @ np.column_stack((along_rows, along_columns, step, first.position))
-    affine = checked_affine(matrix)
-    return Raw(
-        _pixels(ordered, shape),
-        affine,
-        _title(first),
-        files,
-        None if thickness is None else (*first.spacing, thickness),
-        (*notes, *spacing_notes, *thickness_notes),
-    )
+    grid = Grid(shape, checked_affine(matrix))
+    thickness, notes = _thickness(ordered, float(grid.spacing[2]))
+    along = None if thickness is None else (*first.spacing, thickness)
+    return Outline(grid, along), (*step_notes, *notes)
 
 
 def find_stack(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
@@ -260,15 +267,25 @@ def _positive(groups: Iterable[Dataset], name: str) -> float | None:
 
 def _stacks(slices: list[Slice]) -> list[list[Slice]]:
     """Slices grouped into stacks of one series, size and direction; low series numbers first."""
-    stacks: list[list[Slice]] = []
+    series: dict[str, list[Slice]] = {}
     for plane in slices:
-        for stack in stacks:
-            if plane.belongs_with(stack[0]):
-                stack.append(plane)
-                break
-        else:
-            stacks.append([plane])
+        series.setdefault(plane.series, []).append(plane)
+    stacks = [stack for planes in series.values() for stack in _parallel(planes)]
     return sorted(stacks, key=lambda s: (s[0].number is None, s[0].number or 0, s[0].series))
+
+
+def _parallel(planes: list[Slice]) -> Iterator[list[Slice]]:
+    """The slices of one series, in stacks: each goes with the first that it is like."""
+    sizes = np.array([plane.size for plane in planes], dtype=object)
+    places = np.array([(*plane.spacing, *plane.directions.ravel()) for plane in planes])
+    left = np.arange(len(planes))
+    while left.size:
+        first = left[0]
+        alike = np.isclose(places[left], places[first], atol=_ALIKE).all(axis=1)
+        alike &= (sizes[left] == sizes[first]).all(axis=1)
+        alike[0] = True  # also where its numbers are none
+        yield [planes[n] for n in left[alike]]
+        left = left[~alike]
 
 
 def _choice_notes(stacks: list[list[Slice]], stack: list[Slice], left_out: int) -> tuple[str, ...]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from nexusinr.errors import InputError
-from nexusinr.geometry import FloatArray
+from nexusinr.geometry import FloatArray, Grid
 from nexusinr.reading import (
     LPS_TO_RAS,
+    Outline,
     Raw,
     as_float32,
     check_length,
@@ -50,11 +53,18 @@ _ENTRY = re.compile(r'"(?:[^"\\]|\\.)*"|\([^()]*\)|[^\s"()]+')
 _PLACES = ("spacings", "space directions", "space origin")
 
 
+def itk_outline(path: Path) -> Outline:
+    """Where a NRRD or MetaImage file lies, as `read_itk` has it, from its header alone."""
+    fields, _ = _text_fields(path)
+    _check_fields(path, fields)
+    _data_file(path, fields)
+    return Outline(_described(_reader(path), math.inf))
+
+
 def read_itk(path: Path) -> Raw:
     """A NRRD or MetaImage file as `Raw`; a detached data file is found."""
     fields, header_length = _text_fields(path)
-    is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
-    packed = _check_nrrd(fields) if is_nrrd else _check_metaimage(fields)
+    packed = _check_fields(path, fields)
     data_file = _data_file(path, fields)
     start = 0 if data_file else header_length
     file = data_file or path
@@ -67,21 +77,48 @@ def read_itk(path: Path) -> Raw:
         )
     if packed:
         available = unpacked_length(file, start)
+    reader = _reader(path)
+    grid = _described(reader, available)
+    with _sound():
+        image = reader.Execute()
+    data = as_float32(sitk.GetArrayViewFromImage(image)).reshape(grid.shape[::-1])
+    files = (path,) if data_file is None else (path, data_file)
+    return Raw(data.transpose(2, 1, 0), grid.affine, path.stem, files, notes=_notes(fields))
+
+
+def _is_nrrd(path: Path) -> bool:
+    return path.suffix.lower() in (".nrrd", ".nhdr")
+
+
+def _check_fields(path: Path, fields: dict[str, str]) -> bool:
+    """Whether the data is packed. Raises InputError for headers that ITK does not read safely."""
+    return _check_nrrd(fields) if _is_nrrd(path) else _check_metaimage(fields)
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
-    try:
+    reader.SetImageIO("NrrdImageIO" if _is_nrrd(path) else "MetaImageIO")
+    return reader
+
+
+def _described(reader: sitk.ImageFileReader, available: float) -> Grid:
+    """The lattice by ITK's reading of the header, which has to fit into so many bytes of data."""
+    with _sound():
         reader.ReadImageInformation()
         shape = _check_information(reader, available)
-        affine = checked_affine(_matrix(reader))
-        image = reader.Execute()
+        return Grid(shape, checked_affine(_matrix(reader)))
+
+
+@contextmanager
+def _sound() -> Iterator[None]:
+    """What ITK raises becomes an InputError, or a MemoryError."""
+    try:
+        yield
     except RuntimeError as error:
         if "allocate memory" in str(error):
             raise MemoryError from error
         raise InputError("its header or its data is damaged; export it again") from error
-    data = as_float32(sitk.GetArrayViewFromImage(image)).reshape(shape[::-1]).transpose(2, 1, 0)
-    files = (path,) if data_file is None else (path, data_file)
-    return Raw(data, affine, path.stem, files, notes=_notes(fields))
 
 
 def _text_fields(path: Path) -> tuple[dict[str, str], int]:
@@ -124,7 +161,6 @@ def _numbers(fields: dict[str, str], name: str) -> list[float]:
 
 
 def _check_nrrd(fields: dict[str, str]) -> bool:
-    """Whether the data is packed. Raises InputError for headers that ITK does not read safely."""
     missing = {"type", "dimension", "sizes", "encoding"} - fields.keys()
     if missing:
         raise InputError(
@@ -163,7 +199,6 @@ def _check_nrrd(fields: dict[str, str]) -> bool:
 
 
 def _check_metaimage(fields: dict[str, str]) -> bool:
-    """Whether the data is packed. Raises InputError for headers that ITK does not read safely."""
     missing = {"NDims", "DimSize", "ElementType", "ElementDataFile"} - fields.keys()
     if missing or fields.get("BinaryData", "").lower() != "true":
         raise InputError(
@@ -204,7 +239,7 @@ def _data_file(path: Path, fields: dict[str, str]) -> Path | None:
     return data_file
 
 
-def _check_information(reader: sitk.ImageFileReader, available: int) -> tuple[int, int, int]:
+def _check_information(reader: sitk.ImageFileReader, available: float) -> tuple[int, int, int]:
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     if reader.GetNumberOfComponents() > 1 or "complex" in kind:
         raise InputError(

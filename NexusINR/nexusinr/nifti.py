@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError
 
 from nexusinr.errors import InputError
-from nexusinr.geometry import FloatArray
+from nexusinr.geometry import FloatArray, Grid
 from nexusinr.reading import (
+    Outline,
     Raw,
     check_length,
     check_spacing,
@@ -39,6 +42,21 @@ _UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
 _AGREEMENT = 0.1
 
 
+@dataclass(frozen=True)
+class _Described:
+    """What a header says: itself, mended, the lattice in mm, and the unit of its lengths."""
+
+    header: Header
+    grid: Grid
+    unit_name: str
+    unit: float
+
+
+def nifti_outline(path: Path) -> Outline:
+    """Where a NIfTI image lies, as `read_nifti` has it, from its header alone."""
+    return Outline(_described(path, math.inf).grid)
+
+
 @np.errstate(over="ignore", invalid="ignore")  # numbers beyond float32, and no numbers
 def read_nifti(path: Path) -> Raw:
     """A NIfTI image as `Raw`; the affine is the sform where there is one, else the qform.
@@ -49,6 +67,19 @@ def read_nifti(path: Path) -> Raw:
     # A .gz is read to its end here, which nibabel does not do: that checks its checksum as well.
     is_gzip = path.name.lower().endswith(".gz")
     length = unpacked_length(path) if is_gzip else path.stat().st_size
+    told = _described(path, length)
+    with _valid():
+        voxels = ArrayProxy(path, told.header.copy(), mmap=False)
+        notes = _form_notes(told.header, told.grid.shape, told.unit)
+        data = np.asarray(voxels, dtype=np.float32).reshape(told.grid.shape)
+    if told.unit_name:
+        notes = (f"The header's unit is {told.unit_name}: converted to millimetres.", *notes)
+    name = path.name[: -len(".gz")] if is_gzip else path.name
+    return Raw(data, told.grid.affine, Path(name).stem, (path,), notes=notes)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _described(path: Path, length: float) -> _Described:
     header = _raw_header(path)
     shape = _check_header(header, length)
     unit_name, unit = _UNITS.get(int(header["xyzt_units"]) & 7, ("", 1.0))
@@ -58,24 +89,23 @@ def read_nifti(path: Path) -> Raw:
     except InputError as error:
         hint = f" (the header's unit is {unit_name})" if unit_name else ""
         raise InputError(f"{error}{hint}") from error
+    with _valid():
+        # Not by nibabel's own way in, which reads extensions of any size that they claim.
+        mended = type(header)(header.binaryblock, header.endianness)
+        matrix = mended.get_best_affine() * np.array([[unit], [unit], [unit], [1.0]])
+        return _Described(mended, Grid(shape, checked_affine(matrix)), unit_name, unit)
+
+
+@contextmanager
+def _valid() -> Iterator[None]:
+    """Quiet; what nibabel raises becomes an InputError."""
     try:
         with _quiet():
-            # Not by nibabel's own way in, which reads extensions of any size that they claim.
-            mended = type(header)(header.binaryblock, header.endianness)
-            voxels = ArrayProxy(path, mended.copy(), mmap=False)
-            affine = checked_affine(
-                mended.get_best_affine() * np.array([[unit], [unit], [unit], [1.0]])
-            )
-            notes = _form_notes(mended, shape, unit)
-            data = np.asarray(voxels, dtype=np.float32).reshape(shape)
+            yield
     except InputError:
         raise
     except (HeaderDataError, ImageFileError, OverflowError, ValueError) as error:
         raise InputError(f"its header is not valid ({error}); export it again") from error
-    if unit_name:
-        notes = (f"The header's unit is {unit_name}: converted to millimetres.", *notes)
-    name = path.name[: -len(".gz")] if is_gzip else path.name
-    return Raw(data, affine, Path(name).stem, (path,), notes=notes)
 
 
 @contextmanager
@@ -91,18 +121,23 @@ def _quiet() -> Iterator[None]:
 
 def _raw_header(path: Path) -> Header:
     """The header as it is in the file, in its own byte order, with nothing mended."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-        start = stream.read(540)
-        stream.seek(0)
-        for kind in _KINDS:
-            if kind.may_contain_header(start):
-                header: Header = kind(stream.read(kind.sizeof_hdr), check=False)
-                if bytes(header["magic"])[:2] == b"n+":
-                    return header
+    is_gzip = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path) if is_gzip else path.open("rb") as stream:
+            start = stream.read(540)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(
+            f"its compressed data is damaged ({error}); copy or export it again"
+        ) from error
+    for kind in _KINDS:
+        if len(start) >= kind.sizeof_hdr and kind.may_contain_header(start):
+            header: Header = kind(start[: kind.sizeof_hdr], check=False)
+            if bytes(header["magic"])[:2] == b"n+":
+                return header
     raise InputError("it is not a NIfTI image; export it again as .nii.gz")
 
 
-def _check_header(header: Header, length: int) -> tuple[int, int, int]:
+def _check_header(header: Header, length: float) -> tuple[int, int, int]:
     try:
         declared, kind = header.get_data_shape(), header.get_data_dtype()
     except (HeaderDataError, KeyError) as error:

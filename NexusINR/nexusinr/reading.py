@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nexusinr.errors import InputError
-from nexusinr.geometry import Affine, FloatArray
+from nexusinr.geometry import Affine, FloatArray, Grid
 
 FloatImage = NDArray[np.float32]
 
@@ -56,6 +56,19 @@ class Raw:
     files: tuple[Path, ...]
     thickness: tuple[float, float, float] | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What the headers of an image tell of where it lies.
+
+    Attributes:
+        grid: its lattice.
+        thickness: as for `Raw`.
+    """
+
+    grid: Grid
+    thickness: tuple[float, float, float] | None = None
 
 
 def sizes_text(sizes: Sequence[int]) -> str:
@@ -170,7 +183,7 @@ def check_shrunk(voxels: int, packed: int) -> None:
         )
 
 
-def check_length(shape: Sequence[int], needed: float, available: int) -> None:
+def check_length(shape: Sequence[int], needed: float, available: float) -> None:
     """Raise InputError where an image of that shape needs more bytes than are there."""
     if not needed <= available:
         raise InputError(

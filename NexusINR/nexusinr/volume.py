@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import nibabel as nib
@@ -17,12 +18,12 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nexusinr.dicom import read_dicom
+from nexusinr.dicom import dicom_outline, read_dicom
 from nexusinr.errors import InputError, OutOfMemory
 from nexusinr.geometry import Affine, Grid
-from nexusinr.itk import read_itk
-from nexusinr.nifti import read_nifti
-from nexusinr.reading import LPS_TO_RAS, FloatImage, Raw, sizes_text
+from nexusinr.itk import itk_outline, read_itk
+from nexusinr.nifti import nifti_outline, read_nifti
+from nexusinr.reading import LPS_TO_RAS, FloatImage, Outline, Raw, sizes_text
 
 #: An axis is the slice axis where its slices are this many times coarser than the other voxels.
 SLICE_RATIO = 1.2
@@ -33,13 +34,23 @@ MAX_NOT_FINITE = 0.01
 #: A qform (float32 quaternion) that is off by more than this, in mm, does more harm than good.
 QFORM_TOLERANCE = 0.005
 
-_READERS: dict[str, Callable[[Path], Raw]] = {
-    ".nii": read_nifti,
-    ".nii.gz": read_nifti,
-    ".nrrd": read_itk,
-    ".nhdr": read_itk,
-    ".mha": read_itk,
-    ".mhd": read_itk,
+
+class _Format(NamedTuple):
+    """How a scan is read, and its headers alone."""
+
+    read: Callable[[Path], Raw]
+    outline: Callable[[Path], Outline]
+
+
+_NIFTI, _ITK = _Format(read_nifti, nifti_outline), _Format(read_itk, itk_outline)
+_DICOM = _Format(read_dicom, dicom_outline)
+_FORMATS = {
+    ".nii": _NIFTI,
+    ".nii.gz": _NIFTI,
+    ".nrrd": _ITK,
+    ".nhdr": _ITK,
+    ".mha": _ITK,
+    ".mhd": _ITK,
 }
 _WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
 
@@ -133,9 +144,28 @@ def read_volume(path: str | Path) -> Volume:
     not one plausible, finite, non-constant 3D scan, and OutOfMemory where it does not fit.
     """
     path = Path(path)
+    with _named(path):
+        return _checked(_format(path).read(path), path)
+
+
+def read_outline(path: str | Path) -> Volume:
+    """A scan's lattice and slice thickness, as `read_volume` has them, from its headers alone.
+
+    Its intensities are 0, and take no memory. Raises InputError as that does for headers.
+    """
+    path = Path(path)
+    with _named(path):
+        outline = _format(path).outline(path)
+        empty = np.broadcast_to(np.float32(0), outline.grid.shape)
+        return _thick(Volume(empty, outline.grid.affine, path=path), outline.thickness)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Puts the name of the file in front of what is wrong with it."""
     shown = path.name or path.resolve().name
     try:
-        return _checked(_read(path), path)
+        yield
     except InputError as error:
         raise InputError(f"{shown}: {' '.join(str(error).split())}") from error
     except OSError as error:
@@ -147,22 +177,22 @@ def read_volume(path: str | Path) -> Volume:
         raise OutOfMemory(f"{shown}: too little memory to read it; close other programs") from error
 
 
-def _read(path: Path) -> Raw:
+def _format(path: Path) -> _Format:
     if path.is_dir():
-        return read_dicom(path)
+        return _DICOM
     if not path.exists():
         raise InputError("there is no such file or folder; check the path")
     if path.stat().st_size == 0:
         raise InputError("the file is empty (0 bytes); copy or export it again")
-    reader = _READERS.get(_extension(path))
-    if reader is not None:
-        return reader(path)
+    known = _FORMATS.get(_extension(path))
+    if known is not None:
+        return known
     with path.open("rb") as stream:
         is_dicom = stream.read(132)[128:] == b"DICM"
     if is_dicom:
         raise InputError("it is a single DICOM file; give the folder that holds the whole series")
     raise InputError(
-        f"its name does not end in {', '.join(_READERS)}; give an image of one of these formats or "
+        f"its name does not end in {', '.join(_FORMATS)}; give an image of one of these formats or "
         "a folder with a DICOM series"
     )
 
@@ -182,7 +212,12 @@ def _checked(raw: Raw, path: Path) -> Volume:
     notes = raw.notes + mended
     digest = digest_of(raw.files)
     volume = Volume(data, raw.affine, name=raw.name, notes=notes, sha256=digest, path=path)
-    return volume if raw.thickness is None else volume.replace(thickness=raw.thickness)
+    return _thick(volume, raw.thickness)
+
+
+def _thick(volume: Volume, thickness: tuple[float, float, float] | None) -> Volume:
+    """With the thickness that the headers give; where they give none, slices touch."""
+    return volume if thickness is None else volume.replace(thickness=thickness)
 
 
 def _finite(data: FloatImage) -> tuple[FloatImage, tuple[str, ...]]:

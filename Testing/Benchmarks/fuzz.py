@@ -86,8 +86,8 @@ def _many(arguments: argparse.Namespace) -> int:
 
 def _new_tally() -> dict[str, Any]:
     return {
-        "cases": 0, "refused": 0, "read": 0, "broken": 0, "slowest_s": 0.0, "memory_mb": 0.0,
-        "problems": [],
+        "cases": 0, "refused": 0, "read": 0, "broken": 0, "seconds": 0.0, "slowest_s": 0.0,
+        "memory_mb": 0.0, "problems": [],
     }  # fmt: skip
 
 
@@ -150,6 +150,7 @@ def _pass_on(stream: Any, lines: queue.SimpleQueue[bytes | None]) -> None:
 def _count(case: dict[str, Any], tally: dict[str, Any]) -> None:
     tally["cases"] += 1
     tally[case["result"]] += 1
+    tally["seconds"] += case["seconds"]
     tally["slowest_s"] = max(tally["slowest_s"], case["seconds"])
     tally["memory_mb"] = max(tally["memory_mb"], case["memory_mb"])
     if case["result"] == "broken" and len(tally["problems"]) < MOST_PROBLEMS:
@@ -157,26 +158,37 @@ def _count(case: dict[str, Any], tally: dict[str, Any]) -> None:
 
 
 def _print(state: dict[str, Any]) -> None:
-    columns = ("cases", "refused", "read", "broken", "slowest, s", "memory, MB")
-    print(f"| reader (seed {state['seed']}) | {' | '.join(columns)} |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    total = _new_tally()
-    for name, tally in state["readers"].items():
-        _print_row(name, tally)
-        for key in ("cases", "refused", "read", "broken"):
-            total[key] += tally[key]
-        for key in ("slowest_s", "memory_mb"):
-            total[key] = max(total[key], tally[key])
-    _print_row("all", total)
+    print("\n".join(table(state)))
     for name, tally in state["readers"].items():
         for problem in tally["problems"]:
             last = problem["problem"].strip().splitlines()[-1]
             print(f"{name}:{problem['case']}: {last[:160]}")
 
 
-def _print_row(name: str, tally: dict[str, Any]) -> None:
-    counts = " | ".join(str(tally[key]) for key in ("cases", "refused", "read", "broken"))
-    print(f"| {name} | {counts} | {tally['slowest_s']:.2f} | {tally['memory_mb']:.0f} |")
+def table(state: dict[str, Any]) -> list[str]:
+    """What a state file tells, as a table in Markdown."""
+    columns = (
+        "cases", "refused", "read", "broken", "slowest, s", "memory, MB", "a CPU minute",
+    )  # fmt: skip
+    lines = [
+        f"| reader (seed {state['seed']}) | {' | '.join(columns)} |",
+        "|---" + "|---:" * 7 + "|",
+    ]
+    total = _new_tally()
+    for name, tally in state["readers"].items():
+        lines.append(_row(name, tally))
+        for key in ("cases", "refused", "read", "broken", "seconds"):
+            total[key] += tally[key]
+        for key in ("slowest_s", "memory_mb"):
+            total[key] = max(total[key], tally[key])
+    return [*lines, _row("all", total)]
+
+
+def _row(name: str, tally: dict[str, Any]) -> str:
+    counts = [str(tally[key]) for key in ("cases", "refused", "read", "broken")]
+    pace = 60 * tally["cases"] / max(tally["seconds"], 1e-6)
+    most = (f"{tally['slowest_s']:.2f}", f"{tally['memory_mb']:.0f}", f"{pace:.0f}")
+    return f"| {' | '.join((name, *counts, *most))} |"
 
 
 # --- one block, in a process of its own -------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Every answer is compared with what the same subject gives on its own, in this process. Writes
 soak.csv and soak.png (memory, files, threads and processes of the worker after each subject), and
-prints what was found. Exit status 1: the memory did not stay flat, something leaked or was wrong.
+soak.json with what was found. Exit status 1: the memory did not stay flat, something leaked or was
+wrong.
 
     .venv/bin/python Testing/Benchmarks/soak.py --subjects 200 --out soak
 """
@@ -13,6 +14,7 @@ import argparse
 import csv
 import gc
 import hashlib
+import json
 import os
 import sys
 import tempfile
@@ -91,7 +93,7 @@ def main() -> int:
         )
         counts["left_in_temporary_folder"] = len(list(Path(folder).iterdir())) - len(KNOWN)
     _write(arguments.out, samples)
-    return _judge(samples, counts)
+    return _judge(arguments.out, samples, counts)
 
 
 def _save_model() -> None:
@@ -244,7 +246,7 @@ def _level(samples: list[Sample], quarter: int) -> float:
     return float(np.median([sample.memory_mb for sample in part]))
 
 
-def _judge(samples: list[Sample], counts: dict[str, int]) -> int:
+def _judge(out: Path, samples: list[Sample], counts: dict[str, int]) -> int:
     before, after = _level(samples, 1), _level(samples, 3)
     growth = after / before - 1
     early, late = samples[len(samples) // 4], samples[-1]
@@ -253,10 +255,17 @@ def _judge(samples: list[Sample], counts: dict[str, int]) -> int:
         "leaked_threads": max(late.threads - early.threads, 0),
         "leaked_processes": late.processes + counts.pop("left_processes"),
     }
-    print(f"{len(samples)} subjects in {late.seconds:.0f} s")
-    print(f"memory: {before:.0f} MB, later {after:.0f} MB ({growth:+.1%})")
-    for name, count in counts.items():
-        print(f"{name.replace('_', ' ')}: {count}")
+    told = {
+        "subjects": len(samples),
+        "seconds": round(late.seconds),
+        "memory_MB_in_the_second_quarter": round(before),
+        "memory_MB_in_the_last_quarter": round(after),
+        "growth": f"{growth:+.1%}",
+        **counts,
+    }
+    (out / "soak.json").write_text(json.dumps(told, indent=1) + "\n")
+    for name, value in told.items():
+        print(f"{name.replace('_', ' ')}: {value}")
     faults = ("wrong_answers", "leaked_files", "leaked_threads", "leaked_processes")
     is_right = abs(growth) <= FLAT and not any(counts[name] for name in faults)
     print("flat, nothing leaked, every answer right" if is_right else "NOT as it should be")

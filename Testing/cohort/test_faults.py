@@ -11,9 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 from matplotlib import get_cachedir
 
 from nexusinr.cohort.folder import opened
@@ -176,18 +179,46 @@ def test_a_disk_that_is_read_only(batch, cohort, helpers, tmp_path):
         assert f"nexusinr: {out}: cannot write there (read-only file system)" in err
 
 
-def test_an_output_file_that_cannot_be_replaced(batch, cohort, undisturbed, helpers, tmp_path):
-    """A folder stands where one file is to go."""
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """A file that the system lets nobody replace: something is mounted on it."""
+    mount = ["mount", "--bind", str(file), str(file)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("only root, on a system with mount, can lock a file against everyone")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(file)], check=True)
+
+
+def check_refused(batch, cohort, out: Path, why: str) -> None:
+    """Subject 02 fails for this reason, nothing of it counts as done, and the others are done."""
+    assert batch(cohort, out)[0] == 1
+    assert failures(out) == {"sub-02": ("1", f"its files cannot be written ({why})")}
+    assert not (out / ".nexusinr/records/sub-02.json").read_text().count('"done"')
+
+
+def test_an_output_file_that_is_locked(batch, cohort, undisturbed, helpers, tmp_path):
     out = tmp_path / "out"
-    name = "sub-02/anat/sub-02_res-4mm_desc-nexusinr_T1w.nii.gz"
-    (out / name).mkdir(parents=True)
-    status, _, _ = batch(cohort, out, "--participant-label", "02")
-    assert status == 1
-    assert "its files cannot be written (is a directory)" in failures(out)["sub-02"][1]
-    assert not (out / ".nexusinr/records").joinpath("sub-02.json").read_text().count('"done"')
-    (out / name).rmdir()
-    assert batch(cohort, out, "--participant-label", "02")[0] == 0
-    check_whole(out, undisturbed, helpers, but=("01", "03"))
+    file = out / "sub-02/anat/sub-02_res-4mm_desc-nexusinr_T1w.nii.gz"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"of somebody else")
+    with locked(file):
+        check_refused(batch, cohort, out, "device or resource busy")
+        assert file.read_bytes() == b"of somebody else"
+        assert left_over(out) == []
+    assert batch(cohort, out)[0] == 0
+    check_whole(out, undisturbed, helpers)
+
+
+def test_a_folder_where_an_output_file_is_to_go(batch, cohort, undisturbed, helpers, tmp_path):
+    out = tmp_path / "out"
+    folder = out / "sub-02/anat/sub-02_res-4mm_desc-nexusinr_T1w.nii.gz"
+    folder.mkdir(parents=True)
+    check_refused(batch, cohort, out, "is a directory")
+    folder.rmdir()
+    assert batch(cohort, out)[0] == 0
+    check_whole(out, undisturbed, helpers)
 
 
 # --- the whole machine ------------------------------------------------------------------------
@@ -207,16 +238,28 @@ os.replace = cut
 """
 
 
-def start(*arguments: object, **changes: str) -> subprocess.Popen:
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen]]:
     """The command with one worker, as a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "nexusinr.cli", "batch", *map(str, arguments), "--workers", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, **changes},
-    )
+    begun = []
+
+    def go(*arguments: object, **changes: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nexusinr.cli", "batch", *map(str, arguments), "--workers", "1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **changes},
+        )
+        begun.append(process)
+        return process
+
+    yield go
+    for process in begun:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def gone(group: int, within: float) -> bool:
@@ -234,7 +277,9 @@ def gone(group: int, within: float) -> bool:
     return False
 
 
-def test_a_power_cut_between_two_files(batch, cohort, undisturbed, helpers, tiny_model, tmp_path):
+def test_a_power_cut_between_two_files(
+    batch, cohort, undisturbed, helpers, tiny_model, tmp_path, start
+):
     (tmp_path / "sitecustomize.py").write_text(POWER_CUT)
     out = tmp_path / "out"
     path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
@@ -255,15 +300,56 @@ def test_a_power_cut_between_two_files(batch, cohort, undisturbed, helpers, tiny
     check_whole(out, undisturbed, helpers, but=("02", "03"))
 
 
+#: Whenever a file has been put in place, it is a day earlier.
+CLOCK = """
+import os, time
+
+replace, back = os.replace, 0
+
+def put(source, target, **options):
+    global back
+    replace(source, target, **options)
+    back += 86400
+
+def earlier(now, unit=1):
+    return lambda: now() - back * unit
+
+os.replace = put
+time.time, time.time_ns = earlier(time.time), earlier(time.time_ns, 10**9)
+"""
+
+
+def test_a_clock_that_goes_backwards(
+    batch, cohort, undisturbed, helpers, tiny_model, tmp_path, start
+):
+    """In the command and in its worker; the scans, too, are of days to come."""
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    source, out = tmp_path / "bids", tmp_path / "out"
+    shutil.copytree(cohort, source)
+    for file in source.rglob("*.nii.gz"):
+        os.utime(file, (4e9, 4e9))
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    options = (source, out, "--model", tiny_model, *helpers.FIXED, "--participant-label", "01")
+    process = start(*options, PYTHONPATH=path, MPLCONFIGDIR=get_cachedir())
+    told, err = process.communicate(timeout=helpers.PATIENCE)
+    assert (process.returncode, "sub-01: done in" in told) == (0, True), err
+    check_whole(out, undisturbed, helpers, but=("02", "03"))
+    status, told, _ = batch(source, out, "--participant-label", "01")
+    assert (status, "sub-01: done before" in told) == (0, True)
+
+
 def test_ctrl_c_stops_and_the_same_command_goes_on(
-    batch, cohort, undisturbed, helpers, tiny_model, tmp_path
+    batch, cohort, undisturbed, helpers, tiny_model, tmp_path, start
 ):
     """Meanwhile nobody else works in the folder, and nothing is written into the home."""
     home, out = tmp_path / "home", tmp_path / "out"
     home.mkdir()
     process = start(cohort, out, "--model", tiny_model, *helpers.FIXED, HOME=str(home))
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("Workers: 1; Dask's dashboard: http://127.0.0.1:")
+    workers, _, dashboard = process.stdout.readline().strip().partition("; Dask's dashboard: ")
+    assert (workers, dashboard.startswith("http://127.0.0.1:")) == ("Workers: 1", True)
+    with urllib.request.urlopen(dashboard, timeout=30) as page:
+        assert b"static/js/bokeh" in page.read()  # without bokeh it is a page that says so
     assert "sub-01: done in" in process.stdout.readline()
 
     status, told, err = batch(cohort, out)

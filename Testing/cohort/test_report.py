@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bids.layout import BIDSLayout
+from bidsschematools.schema import load_schema
 from PIL import Image
 
 from nexusinr.cohort import records, report
@@ -56,6 +57,32 @@ def test_pybids_reads_them(undisturbed):
     assert told["SkullStripped"] is True
     assert len(told["NexusINR"]["Model"]["sha256"]) == 64
     assert [len(scan["sha256"]) for scan in told["NexusINR"]["Inputs"]] == [64, 64]
+
+
+def required(*rules: str) -> set[str]:
+    """Fields that a sidecar has to have by these rules of the BIDS validator."""
+    known = load_schema().rules.sidecars.derivatives.common_derivatives
+    levels = ((name, level) for rule in rules for name, level in known[rule].fields.items())
+    return {n for n, v in levels if (v if isinstance(v, str) else v["level"]) == "required"}
+
+
+def test_sidecars_have_what_bids_requires(undisturbed):
+    """By rules that the validator applies to such files."""
+    anat = undisturbed / "sub-01/anat"
+    always, elsewhere = ("ImageDerivativeResEntity",), ("SpatialReferenceNonStandard",)
+    for name, rules, least in (
+        ("sub-01_res-4mm_desc-nexusinr_T1w", (*always, "ImageDerivatives"), 2),
+        ("sub-01_space-T1w_res-4mm_desc-nexusinr_T2w",
+         (*always, *elsewhere, "ImageDerivatives"), 3),
+        ("sub-01_space-T1w_res-4mm_desc-nexusinr_dseg",
+         (*always, *elsewhere, "SegmentationCommon"), 2),
+    ):  # fmt: skip
+        wanted = required(*rules)
+        assert len(wanted) == least
+        assert wanted <= json.loads((anat / f"{name}.json").read_text()).keys()
+    assert {"Name", "BIDSVersion"} <= json.loads(
+        (undisturbed / "dataset_description.json").read_text()
+    ).keys()
 
 
 def test_sidecars_hold_no_paths_of_this_machine(undisturbed):

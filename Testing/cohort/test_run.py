@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from nexusinr.cli.batch import _Told
 from nexusinr.cohort.cluster import Where, connected, read_slurm, sized, slurm_threads
+from nexusinr.cohort.folder import opened
 from nexusinr.cohort.settings import Means
+from nexusinr.cohort.subject import Outcome
 from nexusinr.errors import InputError
 from nexusinr.models import weights
 from nexusinr.models.nexus_inr import NexusINR, NexusINRConfig
@@ -208,6 +211,24 @@ def test_jobs_of_slurm(
         n: d for n, d in wanted.items() if n.endswith(".gz")
     }
     assert len((tools / "sbatch.jobs").read_text().split()) == 1
+    (script,) = tools.glob("sbatch.*[0-9]")
+    assert " tls://127.0.0.1:" in script.read_text()
+    assert not list((out / ".nexusinr/cache").glob("keys-*"))
+
+
+def test_how_far_a_run_is_told(capsys):
+    shown = []
+    told = _Told(lambda *bar: shown.append(bar))
+    told.started(2, "http://127.0.0.1:1/status")
+    told.came(Outcome("sub-1", "done", seconds=3.2), 1, 4, 30.0)
+    told.came(Outcome("sub-2", "failed", 2, "it is 2D"), 2, 4, 20.0)
+    assert [(fraction, left) for fraction, _, left in shown] == [(0, None), (0.25, 30), (0.5, 20)]
+    assert shown[1][1] == "1 of 4 sessions"
+    assert capsys.readouterr().out.splitlines() == [
+        "Workers: 2; Dask's dashboard: http://127.0.0.1:1/status",
+        "sub-1: done in 3 s",
+        "sub-2: failed: it is 2D",
+    ]
 
 
 def test_the_description_of_the_folder(undisturbed, cohort):
@@ -216,6 +237,11 @@ def test_the_description_of_the_folder(undisturbed, cohort):
     assert told["GeneratedBy"][0]["Name"] == "NexusINR"
     linked = undisturbed / told["DatasetLinks"]["source"]
     assert linked.resolve() == Path(cohort).resolve()
+
+
+def test_what_is_half_made_is_for_the_user_alone(tmp_path):
+    with opened(tmp_path / "out") as run, run.staging() as folder:
+        assert folder.stat().st_mode & 0o077 == 0
 
 
 def test_nobody_else_on_this_machine_can_talk_to_the_workers(tmp_path):

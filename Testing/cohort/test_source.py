@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from nexusinr.cohort import records
 from nexusinr.cohort.choice import Candidate, choose
+from nexusinr.cohort.cost import Pace, costs
+from nexusinr.cohort.folder import Folder
+from nexusinr.cohort.pair import Pair, Scan
+from nexusinr.cohort.settings import Settings
 from nexusinr.cohort.source import find, select
 from nexusinr.errors import InputError
+from nexusinr.geometry import Affine
+from nexusinr.inference.request import estimate, read_scans, target
+from nexusinr.inference.session import Session
+from nexusinr.volume import Volume, read_outline, write_volume
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -181,12 +194,116 @@ def test_the_plan_names_sessions_choices_and_cost(cohort, command, tmp_path):
         "    2 T1w scans: took run-1, not run-2",
         "    2 T2w scans: took run-1, not run-2",
     ]
-    assert "sub-02: sub-02/anat/sub-02_T1w.nii.gz -> size not known" in lines[4]
-    assert lines[5] == "sub-03: no scan -> size not known before it is read"
+    assert lines[4] == (
+        "sub-02: sub-02/anat/sub-02_T1w.nii.gz -> sub-02_T1w.nii.gz: the file is empty (0 bytes); "
+        "copy or export it again"
+    )
+    assert lines[5] == "sub-03: no scan -> there is neither a T1w nor a T2w scan of it"
     assert "memory of a worker: " in lines[6]
     assert "on 2 workers" in lines[7]
     assert "measured on" in lines[7]
-    assert lines[8] == "2 sessions are not counted: no header tells"
+    assert lines[8] == "2 sessions cannot be restored"
+
+
+def write_series(folder: Path, scan: Volume, thickness: float) -> None:
+    """A DICOM series of headers alone."""
+    folder.mkdir()
+    direction, spacing = scan.affine.direction * [[-1], [-1], [1]], scan.affine.spacing
+    for k in range(scan.grid.shape[2]):
+        header = Dataset()
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        header.SOPClassUID, header.SOPInstanceUID = MRImageStorage, generate_uid()
+        header.SeriesInstanceUID, header.Modality = "1.2.3", "MR"
+        header.Columns, header.Rows, _ = scan.grid.shape
+        header.PixelSpacing = spacing[[1, 0]].tolist()
+        header.ImageOrientationPatient = direction[:, :2].T.ravel().round(9).tolist()
+        header.ImagePositionPatient = (scan.affine.apply((0, 0, k)) * (-1, -1, 1)).tolist()
+        header.SliceThickness = thickness
+        header.save_as(folder / f"{k}.dcm", enforce_file_format=True)
+
+
+@pytest.fixture
+def scans(thick_pair, tmp_path) -> dict[str, tuple[Path, Path]]:
+    """Pairs of a T1w scan and an oblique T2w scan as files of every kind."""
+    t1w, t2w = thick_pair
+    sheared = t1w.affine.matrix.copy()
+    sheared[:3, 2] += 0.2 * sheared[:3, 1]
+    found = {}
+    for name, affine in (("upright.nii.gz", t1w.affine), ("tilted.nii", Affine(sheared))):
+        found[name] = tmp_path / f"t1w-{name}", tmp_path / f"t2w-{name}"
+        write_volume(found[name][0], t1w.data, affine)
+        write_volume(found[name][1], t2w.data, t2w.affine)
+    for name in ("t.nrrd", "t.mha"):
+        found[name] = tmp_path / f"t1w-{name}", tmp_path / f"t2w-{name}"
+        for path, scan in zip(found[name], thick_pair, strict=True):
+            write_volume(path, scan.data, scan.affine)
+    odd = tmp_path / "metres.nii.gz"
+    image = nib.Nifti2Image(t2w.data[..., None], np.diag((1e-3, 1e-3, 1e-3, 1)) @ t2w.affine.matrix)
+    image.header.set_xyzt_units("meter")
+    image.to_filename(odd)
+    return {**found, "metres": (found["t.mha"][0], odd)}
+
+
+@pytest.mark.parametrize("kind", ["upright.nii.gz", "tilted.nii", "t.nrrd", "t.mha", "metres"])
+def test_the_plan_is_what_a_run_takes(kind, scans, tiny_model):
+    """Lattice and memory, by headers alone, are those that a run finds once it has read them."""
+    t1w, t2w = scans[kind]
+    for given in ({"T1w": t1w, "T2w": t2w}, {"T1w": t1w}, {"T2w": t2w}):
+        t1, t2 = (Scan(given[m], "s") if m in given else None for m in ("T1w", "T2w"))
+        for spacing in (None, (1.5,), (6.0, 5.0, 4.0)):
+            (cost,) = costs([Pair("1", "", t1, t2)], Settings(tiny_model, "", spacing))
+            read = read_scans(*(given.get(m) for m in ("T1w", "T2w")))
+            lattice = target(read, spacing, None, None).work
+            needed = estimate(read, lattice, Session(tiny_model, "cpu"))
+            assert (cost.memory, cost.oblique) == (needed.memory, needed.oblique)
+            assert cost.grid.shape == lattice.shape
+            assert cost.grid.affine == lattice.affine
+
+
+def test_the_plan_knows_the_thickness_of_dicom_slices(thick_pair, tmp_path):
+    for thickness in (3.0, 9.0):
+        write_series(tmp_path / f"{thickness}", thick_pair[1], thickness)
+        outline = read_outline(tmp_path / f"{thickness}")
+        assert outline.grid.same_as(thick_pair[1].grid)
+        assert outline.thickness[2] == thickness
+
+
+def test_the_plan_of_a_cohort_is_what_its_run_made(cohort, undisturbed, tiny_model):
+    settings = Settings(tiny_model, "", (4.0,), register="none")
+    for pair, cost in zip(pairs := find(cohort).pairs, costs(pairs, settings), strict=True):
+        made = records.read(Folder(undisturbed), pair.label).report["lattice"]
+        assert list(cost.grid.shape) == made["shape"]
+        np.testing.assert_allclose(cost.grid.affine.matrix, made["affine"], atol=1e-5)
+        assert cost.oblique > 2 * cost.grid.voxels  # the T2w scan is
+
+
+def test_oblique_scans_take_time_and_memory(thick_pair, tiny_model, tmp_path):
+    t1w, t2w = thick_pair
+    found = []
+    for affine in (Affine.from_parts(t2w.affine.spacing, origin=t2w.affine.origin), t2w.affine):
+        paths = tmp_path / "t1w.nii.gz", tmp_path / "t2w.nii.gz"
+        write_volume(paths[0], t1w.data, t1w.affine)
+        write_volume(paths[1], t2w.data, affine)
+        pair = Pair("1", "", *(Scan(path, "s") for path in paths))
+        found += costs([pair], Settings(tiny_model, "", (1.0,)))
+    parallel, oblique = found
+    assert (parallel.grid.shape, parallel.oblique) == (oblique.grid.shape, 0)
+    pace = Pace(1e-6, "")
+    assert parallel.seconds(pace) == pytest.approx(1e-6 * parallel.grid.voxels)
+    assert oblique.seconds(pace) > 2 * parallel.seconds(pace)
+    assert oblique.memory - parallel.memory > 50 * parallel.grid.voxels
+
+
+def test_the_plan_of_some_sessions(tree, command, tmp_path):
+    chosen = ("--participant-label", "sub-01", "--session-label", "2,ses-3")
+    status, told, err = command("batch", tree, tmp_path / "out", "--dry-run", *chosen)
+    assert (status, err) == (0, "")
+    heading, *lines = told.splitlines()
+    assert heading == "BIDS: 1 subject, 2 sessions (1 with T1w alone, 1 with T2w alone)"
+    labels = [line.partition(": ")[0] for line in lines if line.startswith("sub-")]
+    assert labels == ["sub-01_ses-2", "sub-01_ses-3"]
+    assert lines[-1] == "2 sessions cannot be restored"  # their files are empty
 
 
 def test_a_finished_cohort_costs_nothing_more(cohort, undisturbed, tiny_model, command):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.spatial.transform import Rotation
 
-from nexusinr.dicom import read_dicom
+from nexusinr.dicom import Slice, _stacks, find_stack, read_dicom
 from nexusinr.errors import InputError
 from nexusinr.geometry import Affine
 from nexusinr.volume import Volume, describe, read_volume
@@ -244,6 +246,75 @@ class TestFolder:
         volume = read_volume(tmp_path / "scan")
         assert volume.name == "DICOM series"
         assert volume.notes == ("The series is not an MR scan by its header.",)
+
+    def test_a_whole_study(self, tmp_path):
+        for number in range(12):
+            data = DATA[:, :, :6] if number != 5 else DATA
+            folder = tmp_path / "study" / f"{number}"
+            folder.parent.mkdir(exist_ok=True)
+            write_series(folder, data=data, series=f"1.2.{number}", number=number)
+        ordered, (note,) = find_stack(tmp_path / "study")
+        assert [plane.series for plane in ordered] == ["1.2.5"] * SLICES
+        assert note.startswith("The folder holds 12 stacks of slices (of 6, 6, 6, 6, 6, 7, 6, ")
+        check(read_volume(tmp_path / "study"))
+
+
+def plane(**changes: Any) -> Slice:
+    """A slice as a header gives it."""
+    usual = Slice(
+        Path("x"), 0, "1", "1.2", 4, "MR", 1, (8, 6), SPACING, np.zeros(3), np.eye(3)[:2], 3, 4,
+        one_scale=True,
+    )  # fmt: skip
+    return replace(usual, **changes)
+
+
+def stacks_one_by_one(slices: list[Slice]) -> list[list[Slice]]:
+    """Every slice compared with the first of every stack."""
+    stacks: list[list[Slice]] = []
+    for one in slices:
+        for first, *_ in stacks:
+            if (
+                (one.series, one.size) == (first.series, first.size)
+                and np.allclose(one.spacing, first.spacing, atol=1e-3)
+                and np.allclose(one.directions, first.directions, atol=1e-3)
+            ):
+                next(s for s in stacks if s[0] is first).append(one)
+                break
+        else:
+            stacks.append([one])
+    return sorted(stacks, key=lambda s: (s[0].number is None, s[0].number or 0, s[0].series))
+
+
+class TestStacks:
+    @given(seed=st.integers(0, 2**32 - 1))
+    def test_they_are_those_of_comparing_one_by_one(self, seed):
+        """Series, numbers, sizes, spacings and directions mixed; some a little apart, some none."""
+        random = np.random.default_rng(seed)
+        slices = [
+            plane(
+                series=f"1.{random.integers(3)}",
+                number=random.choice([None, 2, 7]),
+                size=(8, int(random.integers(6, 8))),
+                spacing=(0.7, random.choice([0.9, 0.9006, 0.9014, 1.5, np.nan, np.inf])),
+                directions=np.eye(3)[:2] + random.choice([0, 0, 7e-4, 1.4e-3, 1]),
+            )
+            for _ in range(60)
+        ]
+        found = [list(map(id, stack)) for stack in _stacks(slices)]
+        assert found == [list(map(id, stack)) for stack in stacks_one_by_one(slices)]
+
+    def test_thousands_of_slices_take_no_time(self):
+        """Many series of many slices, and one whose slices all lie in other directions."""
+        turned = Rotation.from_rotvec(np.outer(np.linspace(0, 3, 2500), (0, 0, 1))).as_matrix()
+        slices = [plane(series="1.1", directions=d[:2]) for d in turned]
+        slices += [plane(series=f"1.{n % 50 + 2}") for n in range(10_000)]
+        begun = time.process_time()
+        stacks = _stacks(slices)
+        assert time.process_time() - begun < 5
+        lengths = sorted(map(len, stacks))
+        assert lengths[-50:] == [200] * 50
+        assert sum(lengths) == len(slices)
+        assert len(stacks) > 1000
 
 
 class TestEnhanced:

@@ -68,6 +68,12 @@ def test_pictures_are_small_and_shown() -> None:
         assert picture in shown, f"{picture.name} is on no page"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_tests_exist(page: Path) -> None:
+    for file, name in re.findall(r"`(Testing/[\w/]+\.py)::(\w+)`", page.read_text("utf-8")):
+        assert f"\ndef {name}(" in (ROOT / file).read_text("utf-8"), f"{page.name}: {file} {name}"
+
+
 # --- quotes -------------------------------------------------------------------------------------
 
 

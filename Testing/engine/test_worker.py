@@ -96,6 +96,11 @@ def test_first_it_is_ready_then_warm(talk):
     assert (status["model"], status["encoded"], status["running"]) == (None, [], None)
 
 
+def test_nobody_but_its_parent_can_ask_it(talk):
+    """Requests come through a pipe; there is no port and no socket."""
+    assert psutil.Process(talk.client.process.pid).net_connections("all") == []
+
+
 def test_an_estimate_tells_what_comes(talk, run):
     told = talk.ask("estimate", **run, spacing=[2, 2, 2.5])
     assert told["lattice"]["spacing_mm"] == [2, 2, 2.5]

@@ -108,7 +108,7 @@ def connected(where: Where, workers: int, cache: Path) -> Iterator[Client]:
     Args:
         where: which workers.
         workers: how many, at least.
-        cache: folder for what Dask would write into the home folder.
+        cache: folder for what Dask would write into the home folder; jobs of Slurm reach it.
 
     Raises InputError where no scheduler answers and for a Slurm file that cannot be used.
     """
@@ -127,7 +127,8 @@ def connected(where: Where, workers: int, cache: Path) -> Iterator[Client]:
         stack.enter_context(dask.config.set(settings))
         address: Any = where.scheduler
         if where.slurm is not None:
-            address = stack.enter_context(_slurm(where.slurm, workers))
+            keys = stack.enter_context(tempfile.TemporaryDirectory(prefix="keys-", dir=cache))
+            address = stack.enter_context(_slurm(where.slurm, workers, Path(keys)))
         elif address is None:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="nexusinr-"))
             address = stack.enter_context(_local(workers, scratch))
@@ -156,9 +157,17 @@ def _local(workers: int, scratch: str) -> Any:
     )
 
 
-def _slurm(file: Path, workers: int) -> Any:
-    """Jobs that are sent again when they are lost or their time is up."""
-    options = read_slurm(file)
+def _slurm(file: Path, workers: int, keys: Path) -> Any:
+    """Jobs that are sent again when they are lost or their time is up.
+
+    Unless the file says otherwise, they speak TLS with keys of this run alone.
+
+    Args:
+        file: as for `read_slurm`.
+        workers: at most.
+        keys: a private folder that the jobs reach.
+    """
+    options = {"security": _security(keys), **read_slurm(file)}
     if shutil.which("sbatch") is None:
         raise InputError("there is no sbatch here: --slurm works on a machine that submits jobs")
     from dask_jobqueue.slurm import SLURMCluster
@@ -172,6 +181,21 @@ def _slurm(file: Path, workers: int) -> Any:
         )
     cluster.adapt(minimum_jobs=0, maximum_jobs=workers)
     return cluster
+
+
+def _security(keys: Path) -> Any:
+    """A new key, in files for whoever may read that folder."""
+    from distributed.security import Security
+
+    new = Security.temporary()
+    for name, text in (("cert", new.tls_client_cert), ("key", new.tls_client_key)):
+        (keys / name).write_text(text, encoding="ascii")
+    files = {
+        f"tls_{role}_{name}": str(keys / name)
+        for role in ("client", "scheduler", "worker")
+        for name in ("cert", "key")
+    }
+    return Security(tls_ca_file=str(keys / "cert"), require_encryption=True, **files)
 
 
 def read_slurm(file: Path) -> dict[str, Any]:

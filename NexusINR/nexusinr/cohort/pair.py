@@ -8,6 +8,9 @@ from pathlib import Path
 
 from nexusinr.errors import InputError
 
+#: Why a session without scans cannot be restored.
+NO_SCAN = "there is neither a T1w nor a T2w scan of it"
+
 #: What a BIDS label may not hold.
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9]")
 

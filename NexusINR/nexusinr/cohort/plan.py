@@ -18,7 +18,7 @@ def describe(
     source: Source,
     pairs: Sequence[Pair],
     settings: Settings,
-    costs: Sequence[Cost | None],
+    costs: Sequence[Cost | str],
     pace: Pace | None,
     workers: int,
     folder: Folder,
@@ -51,13 +51,13 @@ def _heading(source: Source, pairs: Sequence[Pair]) -> str:
     return f"{source.kind}: {_count(people, 'subject')}, {_count(len(pairs), 'session')} ({told})"
 
 
-def _session(root: Path, pair: Pair, cost: Cost | None, is_done: bool) -> str:
+def _session(root: Path, pair: Pair, cost: Cost | str, is_done: bool) -> str:
     names = " + ".join(_shown(root, scan.path) for scan in pair.scans.values()) or "no scan"
-    lattice = "size not known before it is read"
-    if cost is not None:
+    what = cost
+    if isinstance(cost, Cost):
         spacing = lengths_text(cost.grid.spacing)
-        lattice = f"{sizes_text(cost.grid.shape)} voxels of {spacing} mm"
-    return f"{pair.label}: {names} -> {lattice}{' (done)' if is_done else ''}"
+        what = f"{sizes_text(cost.grid.shape)} voxels of {spacing} mm"
+    return f"{pair.label}: {names} -> {what}{' (done)' if is_done else ''}"
 
 
 def _shown(root: Path, path: Path) -> str:
@@ -71,23 +71,24 @@ def _is_done(folder: Folder, pair: Pair, settings: Settings) -> bool:
     return bool(known.report["model"]["sha256"] == settings.weights)
 
 
-def _cost(costs: Sequence[Cost | None], pace: Pace | None, workers: int) -> list[str]:
-    known = [cost for cost in costs if cost is not None]
-    if not known:
-        return []
-    size = sum(cost.disk for cost in known)
-    memory = max(cost.memory for cost in known)
-    lines = [f"On disk: about {_gigabytes(size)}; memory of a worker: {_gigabytes(memory)}"]
-    if pace is not None:
-        one = [pace.seconds * cost.grid.voxels for cost in known]
+def _cost(costs: Sequence[Cost | str], pace: Pace | None, workers: int) -> list[str]:
+    known = [cost for cost in costs if isinstance(cost, Cost)]
+    failing = len(costs) - len(known)
+    lines = []
+    if known:
+        size = sum(cost.disk for cost in known)
+        memory = max(cost.memory for cost in known)
+        lines.append(f"On disk: about {_gigabytes(size)}; memory of a worker: {_gigabytes(memory)}")
+    if known and pace is not None:
+        one = [cost.seconds(pace) for cost in known]
         # No worker can share a session with another one.
         whole = max(sum(one) / workers, max(one))
         lines.append(
             f"Time: about {_duration(whole)} on {_count(workers, 'worker')}, "
             f"{_duration(sum(one) / len(one))} a session ({pace.origin})"
         )
-    if len(known) < len(costs):
-        lines.append(f"{len(costs) - len(known)} sessions are not counted: no header tells")
+    if failing:
+        lines.append(f"{_count(failing, 'session')} cannot be restored")
     return lines
 
 
@@ -96,7 +97,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _gigabytes(size: float) -> str:
-    return f"{size:.1f} GB" if size >= 0.95 else f"{max(size * 1000, 1):.0f} MB"
+    return f"{size / 1e9:.1f} GB" if size >= 0.95e9 else f"{max(size / 1e6, 1):.0f} MB"
 
 
 def _duration(seconds: float) -> str:

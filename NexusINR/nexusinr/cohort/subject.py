@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from nexusinr.cohort import records
 from nexusinr.cohort.fingerprint import fingerprint
 from nexusinr.cohort.folder import Folder, Run, move
-from nexusinr.cohort.pair import Pair
+from nexusinr.cohort.pair import NO_SCAN, Pair
 from nexusinr.cohort.records import Record
 from nexusinr.cohort.settings import Means, Settings
 from nexusinr.errors import Cancelled, InputError, NexusError
@@ -103,7 +104,7 @@ def restore(job: Job, pair: Pair) -> Outcome:
 
 def _restored(job: Job, pair: Pair) -> Literal["done", "same"]:
     if not pair.scans:
-        raise InputError("there is neither a T1w nor a T2w scan of it")
+        raise InputError(NO_SCAN)
     folder, inputs = job.run.folder, fingerprint(pair)
     digest = job.settings.digest(pair, inputs)
     known = records.read(folder, pair.label)
@@ -121,6 +122,7 @@ def _made(job: Job, pair: Pair, made: Path) -> tuple[dict[str, Path], Record]:
     """The files of one session, by their names to be, and what is to be known of it."""
     # Before the first import of matplotlib, which would take the home folder.
     os.environ.setdefault("MPLCONFIGDIR", str(job.run.folder.cache))
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its list
     from nexusinr.cohort.derivatives import arrange
     from nexusinr.cohort.thumbnail import thumbnail, windows
     from nexusinr.inference.pipeline import upsample

@@ -13,10 +13,15 @@ from nexusinr.acquisition import (
     Profile,
     acquisition_between,
     block_average,
+    block_lattice,
+    parallel_lattice,
     project,
 )
-from nexusinr.geometry import Grid
+from nexusinr.geometry import FloatArray, Grid
 from nexusinr.volume import Volume
+
+#: What this step of a run is called.
+KEEPING = "keeping what was measured"
 
 PROFILES: tuple[Profile, ...] = ("gaussian", "box")
 
@@ -39,6 +44,25 @@ class Kept:
     after: float
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What of a scan is asked of an image.
+
+    Attributes:
+        start: first voxel, (3,).
+        stop: the last, exclusive.
+        blocks: along each axis, the voxels of which a mean is asked, (3,).
+        grid: the lattice of these means.
+        thickness: of them, mm, (3,).
+    """
+
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    grid: Grid
+    thickness: FloatArray
+
+
 @torch.inference_mode()
 def keep_measured(restored: NDArray[np.float32], scan: Volume, target: Grid, weight: float) -> Kept:
     """Projects a restored image onto those that reproduce the scan (acquisition.project).
@@ -49,43 +73,51 @@ def keep_measured(restored: NDArray[np.float32], scan: Volume, target: Grid, wei
         target: the lattice.
         weight: 0 (leave it) ... 1 (reproduce the scan).
     """
-    scan = _no_finer_than(target, _part_in(scan, target))
+    wanted = asked(scan, target)
     x = torch.from_numpy(restored)
-    y = torch.from_numpy(np.ascontiguousarray(scan.data))
-    models = {profile: _model(scan, target, profile) for profile in PROFILES}
+    y = torch.from_numpy(_values(scan, wanted))
+    models = {profile: _model(wanted, target, profile) for profile in PROFILES}
     fits = {profile: project(x, y, model, 0)[1].before for profile, model in models.items()}
     best = min(PROFILES, key=lambda profile: fits[profile])
     kept, residual = project(x, y, models[best], weight)
     return Kept(kept.numpy(), best, residual.before, residual.after)
 
 
-def _part_in(scan: Volume, target: Grid) -> Volume:
-    """The slices and voxels that reach into a lattice; one at least."""
-    index = scan.affine.to_index(target.corners())
-    shape = np.array(scan.grid.shape)
-    start = np.clip(np.floor(index.min(axis=0)).astype(int), 0, shape - 1)
-    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, start + 1, shape)
-    i, j, k = (slice(a, b) for a, b in zip(start, stop, strict=True))
-    return scan.replace(data=scan.data[i, j, k], affine=scan.grid.crop(start, stop).affine)
-
-
-def _no_finer_than(target: Grid, scan: Volume) -> Volume:
-    """Means of blocks of voxels along axes on which the target's voxels are larger.
+def asked(scan: Volume, target: Grid) -> Asked:
+    """Of a scan, what reaches into a lattice; as means of blocks where its voxels are larger.
 
     Detail that the target cannot show is not asked of it: the closest to it are stripes, which
     hide everything else.
     """
+    index = scan.affine.to_index(target.corners())
+    shape = np.array(scan.grid.shape)
+    start = np.clip(np.floor(index.min(axis=0)).astype(int), 0, shape - 1)
+    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, start + 1, shape)
     cosines = target.affine.direction.T @ scan.affine.direction
     along = np.linalg.norm(target.spacing[:, None] * cosines, axis=0)
-    factors = np.ceil(along / scan.affine.spacing - 1e-2).astype(int)
-    for axis in np.flatnonzero(factors > 1).tolist():
-        factor = min(int(factors[axis]), scan.data.shape[axis])
-        means = block_average(scan, axis, factor)
-        thickness = list(scan.thickness)
-        thickness[axis] = max(thickness[axis], float(means.affine.spacing[axis]))
-        scan = means.replace(thickness=(thickness[0], thickness[1], thickness[2]))
-    return scan
+    blocks = np.ceil(along / scan.affine.spacing - 1e-2).astype(int).clip(1, stop - start)
+    grid, thickness = scan.grid.crop(start, stop), np.array(scan.thickness)
+    for axis in np.flatnonzero(blocks > 1).tolist():
+        grid = block_lattice(grid, axis, int(blocks[axis]))
+        thickness[axis] = max(thickness[axis], grid.spacing[axis])
+    return Asked(start, stop, blocks, grid, thickness)
 
 
-def _model(scan: Volume, target: Grid, profile: Profile) -> Acquisition:
-    return acquisition_between(scan.grid, target, np.array(scan.thickness), profile)
+def lattice_between(scan: Volume, target: Grid) -> Grid | None:
+    """Where a scan is oblique to the target: the lattice on which its acquisition is computed."""
+    wanted = asked(scan, target)
+    if wanted.grid.axes_in(target) is not None:
+        return None
+    return parallel_lattice(wanted.grid, target, wanted.thickness)
+
+
+def _values(scan: Volume, wanted: Asked) -> NDArray[np.float32]:
+    i, j, k = (slice(a, b) for a, b in zip(wanted.start, wanted.stop, strict=True))
+    part = scan.replace(data=scan.data[i, j, k])
+    for axis in np.flatnonzero(wanted.blocks > 1).tolist():
+        part = block_average(part, axis, int(wanted.blocks[axis]))
+    return np.ascontiguousarray(part.data)
+
+
+def _model(wanted: Asked, target: Grid, profile: Profile) -> Acquisition:
+    return acquisition_between(wanted.grid, target, wanted.thickness, profile)

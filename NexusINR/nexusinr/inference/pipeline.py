@@ -21,7 +21,7 @@ from nexusinr.inference.adaptation.tuning import Adaptation, Schedule, adapt_to
 from nexusinr.inference.brain import within_brain
 from nexusinr.inference.comparison import draw_comparison
 from nexusinr.inference.engine import Restored
-from nexusinr.inference.measured import Kept, keep_measured
+from nexusinr.inference.measured import KEEPING, Kept, keep_measured
 from nexusinr.inference.output import OutputFolder
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Listener, Progress
@@ -150,7 +150,7 @@ def upsample(
         prepared = _prepare(session, scans)
         session, adaptation = _adapt(session, prepared, adapt, watch)
         restored = _restore(session, prepared, lattice.work, watch, segmentation, ensemble)
-        with watch.step("keeping what was measured", 0.12):
+        with watch.step(KEEPING, 0.12):
             kept = {}
             for m, scan in prepared.items():
                 kept[m] = _keep(restored.intensity[m], scan, lattice, consistency)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nexusinr.errors import InputError
 from nexusinr.geometry import FloatArray, Grid
+from nexusinr.inference.measured import lattice_between
 from nexusinr.inference.session import Session
 from nexusinr.intensity import looks_swapped
 from nexusinr.models.nexus_inr import MODALITIES
@@ -31,6 +32,10 @@ BASE_BYTES = 600_000_000
 #: Bytes per target voxel while the result is put together: interpolation, head mask, intensity,
 #: consistency and copies of both scans in float32.
 TARGET_BYTES = 60
+
+#: Bytes that keeping an oblique scan takes besides: per target voxel, and per voxel of the lattice
+#: between the scan and the target.
+OBLIQUE_TARGET_BYTES, OBLIQUE_BYTES = 75, 40
 
 #: Step, in mm, in which a spacing that would fit is looked for.
 SPACING_STEP = 0.05
@@ -207,17 +212,30 @@ def _region(grid: Grid, roi: tuple[float, ...]) -> tuple[NDArray[np.int64], NDAr
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take: voxels of the output, bytes of memory."""
+    """What a run will take.
+
+    Attributes:
+        voxels: of the output.
+        memory: bytes.
+        oblique: voxels that are computed again and again while oblique scans are kept: of the
+            output and of the lattices between it and the scans.
+    """
 
     voxels: int
     memory: int
+    oblique: int
 
 
 def estimate(scans: Scans, grid: Grid, session: Session) -> Estimate:
-    """Memory of a run, from the sizes alone."""
+    """What a run on a lattice will take, from the places of the scans alone."""
     lattices = [volume.grid for volume in scans.volumes.values()]
-    model = session.engine.memory(lattices, grid, session.piece_voxels)
-    return Estimate(grid.voxels, BASE_BYTES + model + TARGET_BYTES * grid.voxels)
+    passing = session.engine.memory(lattices, grid, session.piece_voxels)
+    between = [lattice_between(volume, grid) for volume in scans.volumes.values()]
+    fine = [lattice.voxels for lattice in between if lattice is not None]
+    keeping = max((OBLIQUE_TARGET_BYTES * grid.voxels + OBLIQUE_BYTES * n for n in fine), default=0)
+    keeping += session.engine.memory(lattices, grid, piece_voxels=0)  # then there are no passes
+    memory = BASE_BYTES + TARGET_BYTES * grid.voxels + max(passing, keeping)
+    return Estimate(grid.voxels, memory, sum(grid.voxels + n for n in fine))
 
 
 def check_memory(scans: Scans, grid: Grid, session: Session, max_memory: float | None) -> Estimate:
