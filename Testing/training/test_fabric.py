@@ -77,7 +77,7 @@ def test_two_processes_train_one_model(config, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("the weights after this run") == 1
+    assert done.stdout.count("the weights after 2 of 2 steps") == 1
     card = json.loads((tmp_path / "run" / "small.json").read_text())
     assert (card["version"], card["training"]["batch"]) == ("2 steps", 4)
 

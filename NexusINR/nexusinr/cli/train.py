@@ -70,7 +70,8 @@ def train(
         raise Cancelled(CANCELLED)
     if trainer.fabric.is_global_zero:
         weights = _export(run, trainer)
-        print(f"{weights}: the weights after this run; add them with nexusinr models import")
+        done = f"{trainer.step} of {run.config.steps} steps"
+        print(f"{weights}: the weights after {done}; add them with nexusinr models import")
 
 
 def read_config(path: Path) -> Run:
