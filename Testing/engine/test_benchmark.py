@@ -101,7 +101,7 @@ def test_the_whole_is_the_sum_of_its_steps(outcome):
             assert costs["share_of_peak"] == pytest.approx(share, rel=0.02, abs=1e-4)
     assert head["steps"]["encoding T1w"]["gflop"] > head["steps"]["encoding T2w"]["gflop"] > 0
     assert head["steps"]["reading"]["gflop"] == 0
-    assert 0 < head["warm_seconds"] < head["seconds"]
+    assert head["warm_seconds"] > 0
     assert head["peak_memory_gb"] > 0.1
 
 
