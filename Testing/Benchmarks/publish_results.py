@@ -1,6 +1,10 @@
-"""Writes measured figures where readers look: the results in README (cards: publish_card.py).
+"""Writes measured figures where readers look: README, and Resources/Docs/tables.md.
 
-COMMANDS has the commands that lead here; they are written beside the figures.
+    python Testing/Benchmarks/publish_results.py results ...
+
+The results in README are those of the first folder; the tables of the paper may lie in any of them
+(the last one counts). COMMANDS has the commands that lead here; they are written beside the
+figures. Cards: publish_card.py.
 """
 
 from __future__ import annotations
@@ -22,19 +26,22 @@ python Testing/Benchmarks/publish_results.py results --models {models}
 ```
 """
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README, TABLES = ROOT / "README.md", ROOT / "Resources" / "Docs" / "tables.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def main() -> None:
-    """Publishes one folder of results."""
+    """Publishes folders of results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--models", default="nexus-inr,iconet")
     arguments = parser.parse_args()
     models = arguments.models.split(",")
-    scores = measured(arguments.results / SCORES, [weights.find(name) for name in models])
-    publish_readme(scores, left_out(arguments.results), arguments.models)
+    first = arguments.results[0]
+    scores = measured(first / SCORES, [weights.find(name) for name in models])
+    publish_readme(scores, left_out(first), arguments.models)
+    put(TABLES, tables(arguments.results))
 
 
 def measured(path: Path, found: list[weights.Card]) -> list[Score]:
@@ -64,14 +71,22 @@ def left_out(results: Path) -> list[str]:
 
 
 def publish_readme(scores: list[Score], excepted: list[str], models: str) -> None:
-    """Replaces what stands between the two marks."""
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
+    """The scores, with the commands that made them."""
     table = "\n".join([*section(scores), *notes(scores), "", *excepted]).replace("### ", "#### ")
-    commands = COMMANDS.format(models=models)
-    block = f"{BEGIN}\n\n{table}\n\nMade by\n\n{commands}{END}"
-    README.write_text(f"{before}{block}{after}", encoding="utf-8")
+    put(README, f"{table}\n\nMade by\n\n{COMMANDS.format(models=models)}")
+
+
+def tables(folders: list[Path]) -> str:
+    """The tables of the paper that lie in folders, in order."""
+    found = {path.name: path for folder in folders for path in folder.glob("table[1-5].md")}
+    return "\n\n".join(found[name].read_text(encoding="utf-8").strip() for name in sorted(found))
+
+
+def put(page: Path, block: str) -> None:
+    """Replaces what stands between the two marks of a page."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n\n{block.strip()}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -223,6 +223,16 @@ def test_the_page_has_nothing_of_its_own():
     assert not any(letter.isdigit() for letter in page)
 
 
+def test_figures_stand_with_their_intervals():
+    row = {"Method": "cubic", "Dice": 79.482, "Dice low": 77.4, "Dice high": 83.2, "gain": None}
+    row |= {"Dice subjects": 3.0, "gain low": None, "gain high": None, "gain subjects": None}
+    card = {"name": "some", "tables": {"table5": [row]}}
+    text = cards.page(card)
+    assert "### Table 5 of the paper" in text
+    assert "| Method | Dice | gain |" in text
+    assert "| cubic | 79.48 [77.4, 83.2] (3) | - |" in text
+
+
 def test_the_page_lies_beside_the_card(tmp_path):
     file = tmp_path / "small.json"
     file.write_text(json.dumps(CARD))

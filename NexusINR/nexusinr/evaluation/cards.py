@@ -32,7 +32,11 @@ FIRST = (
 )
 
 #: Titles that the key alone does not give.
-TITLES = {"sha256": "SHA-256", "check_case": "Check case (nexusinr models verify)"}
+TITLES = {
+    "sha256": "SHA-256",
+    "check_case": "Check case (nexusinr models verify)",
+    **{f"table{n}": f"Table {n} of the paper" for n in range(1, 6)},
+}
 
 
 def page(card: Mapping[str, Any]) -> str:
@@ -71,7 +75,18 @@ def _section(key: str, value: Any, level: int) -> list[str]:
         return [heading, markdown.text(value) or "-"]
     if key == "gates":
         value = [{**row, "passed": markdown.verdict(row["passed"])} for row in value]
-    return [heading, markdown.table(value)]
+    return [heading, markdown.table([_with_intervals(row) for row in value])]
+
+
+def _with_intervals(row: Mapping[str, Any]) -> dict[str, Any]:
+    """X, X low, X high and X subjects in one: ``84.36 [82.39, 85.55] (3)``."""
+    found = dict(row)
+    for name, value in row.items():
+        ends = [found.pop(f"{name} {end}", None) for end in ("low", "high", "subjects")]
+        if isinstance(value, float) and None not in ends:
+            low, high, subjects = ends
+            found[name] = f"{value:.4g} [{low:.4g}, {high:.4g}] ({subjects:.0f})"
+    return found
 
 
 def _mapping(value: Mapping[str, Any], level: int) -> list[str]:
