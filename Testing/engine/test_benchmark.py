@@ -98,7 +98,7 @@ def test_the_whole_is_the_sum_of_its_steps(outcome):
     for costs in (head, *head["steps"].values()):
         if costs["seconds"] > 0.1:
             share = costs["gflop"] / costs["seconds"] / values["peak_conv_gflops"]
-            assert costs["share_of_peak"] == pytest.approx(share, rel=0.02, abs=1e-4)
+            assert costs["share_of_peak"] == pytest.approx(share, rel=0.06, abs=1e-4)
     assert head["steps"]["encoding T1w"]["gflop"] > head["steps"]["encoding T2w"]["gflop"] > 0
     assert head["steps"]["reading"]["gflop"] == 0
     assert head["warm_seconds"] > 0

@@ -32,6 +32,7 @@ def take(page: Any, path: Path) -> None:
     before = b""
     for _ in range(30):
         page.wait_for_timeout(REST)
+        page.get_by_text("Making the surfaces").wait_for(state="hidden")
         now = page.screenshot(path=path)
         if now == before:
             return

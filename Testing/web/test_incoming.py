@@ -234,6 +234,13 @@ def test_a_damaged_member_is_noticed(incoming, tmp_path):
     assert "not a whole zip" in refused(incoming, "a.zip", bytes(packed), tmp_path)
 
 
+def test_a_name_that_is_no_text_is_noticed(incoming, tmp_path):
+    """In front of the file, and declared as UTF-8; the list at the end has it right."""
+    packed = bytearray(zipped({"é.nii": b"x"}))
+    packed[packed.index("é".encode())] = 0xBF
+    assert "not a whole zip" in refused(incoming, "a.zip", bytes(packed), tmp_path)
+
+
 def test_archives_that_lie_about_their_size(incoming, tmp_path):
     packed = bytearray(zipped({"t1.nii": bytes(10**7)}))
     for mark, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
