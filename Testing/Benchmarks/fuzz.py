@@ -236,11 +236,13 @@ def _tried(name: str, number: int, seed: int) -> dict[str, Any]:
     from fuzz_cases import READERS, outcome
 
     case: dict[str, Any] = {"case": number}
+    reader = READERS[name]
     with tempfile.TemporaryDirectory(prefix="case-") as folder:
+        given = reader.make(Random(f"{seed}:{name}:{number}"), Path(folder))
         before, begun = _peak(), time.process_time()
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
-            case["result"] = outcome(READERS[name], Random(f"{seed}:{name}:{number}"), Path(folder))
+            case["result"] = outcome(reader, given, Path(folder))
         except BaseException:
             case |= {"result": "broken", "problem": traceback.format_exc()[-3000:]}
         finally:

@@ -63,9 +63,8 @@ class Reader:
     read: Callable[[Any], None]
 
 
-def outcome(reader: Reader, random: Random, folder: Path) -> str:
-    """``read`` or ``refused``, for one case in an empty folder; raises whatever else happens."""
-    given = reader.make(random, folder)
+def outcome(reader: Reader, given: Any, folder: Path) -> str:
+    """``read`` or ``refused``, for what was made in a folder; raises whatever else happens."""
     try:
         with _Writes(folder) as writes, warnings.catch_warnings():
             warnings.filterwarnings("error", module="nexusinr")

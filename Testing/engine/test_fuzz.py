@@ -27,7 +27,8 @@ from nexusinr.errors import InputError
 def test_damage_is_refused_in_one_sentence_or_does_no_harm(name, seed):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setenv("NEXUSINR_HOME", folder)
-        assert outcome(READERS[name], Random(seed), Path(folder)) in ("read", "refused")
+        damaged = READERS[name].make(Random(seed), Path(folder))
+        assert outcome(READERS[name], damaged, Path(folder)) in ("read", "refused")
 
 
 @pytest.mark.parametrize("kind", ["nifti", "nrrd", "metaimage"])
@@ -77,4 +78,4 @@ def test_a_broken_promise_is_noticed(what, error, tmp_path):
     folder.mkdir()
     reader = Reader(lambda random, folder: folder, lambda folder: broken(what, folder))
     with pytest.raises(error):
-        outcome(reader, Random(0), folder)
+        outcome(reader, folder, folder)

@@ -383,6 +383,16 @@ class TestStudy:
             (modality, method) for modality in ("T1w", "T2w") for method in ("trilinear", "cubic")
         }
 
+    def test_a_scan_that_is_not_sharp_is_named_each_time(self, tmp_path):
+        write_pair(tmp_path / "ms01", OURS, brain(1), brain(2))
+        for said in ("T2w trilinear", "measured before"):
+            lines: list[str] = []
+            scores, _ = evaluate(study(tmp_path), tmp_path / "out", log=lines.append)
+            assert {s.modality for s in scores} == {"T2w"}
+            assert said in lines[0]
+            note = "ms01, brats: its T1w is not sharp along the degraded axis"
+            assert note in (tmp_path / "out" / "scores.md").read_text()
+
     def test_what_cannot_be_evaluated_is_said(self, data, tmp_path):
         with pytest.raises(ValueError, match="nothing was given that runs them"):
             evaluate(study(data, ours="w"), tmp_path / "out")

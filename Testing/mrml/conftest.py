@@ -57,20 +57,10 @@ def picture_of() -> Callable[[Any], NDArray[np.int16]]:
     """Renders a view: RGB, (rows, columns, 3), first row at the top."""
 
     def render(view: Any) -> NDArray[np.int16]:
-        from vtkmodules.util.numpy_support import vtk_to_numpy
-        from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter
+        from trame_rca.rca.vtk_rca import VtkRemoteControlledArea
 
-        window = view.render_window()
-        window.Render()
-        grab = vtkWindowToImageFilter()
-        grab.SetInput(window)
-        grab.ReadFrontBufferOff()
-        grab.ShouldRerenderOff()
-        grab.Update()
-        image = grab.GetOutput()
-        width, height, _ = image.GetDimensions()
-        values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)
-        return values[::-1, :, :3].astype(np.int16)
+        image, _, _ = VtkRemoteControlledArea(view.render_window()).img_cols_rows
+        return image.astype(np.int16)
 
     return render
 

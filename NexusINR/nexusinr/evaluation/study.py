@@ -10,7 +10,7 @@ row whose weights or scans have changed is replaced. No switch is needed for tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -220,6 +220,8 @@ class _Subject:
         missing = [t for t in trials.values() if not self.findings.has_score(t)]
         unsegmented = self._unsegmented(protocol)
         if not missing and not unsegmented:
+            known = {s.modality for t in trials.values() for s in self.findings.scores_of(t)}
+            self._blurred(protocol, known)
             return "measured before"
         try:
             reason = protocol.refuses(self.truths)
@@ -227,12 +229,9 @@ class _Subject:
                 return self._left_out(protocol, reason)
             truths = self.truths if protocol.across else self.aligned
             images = Restorations(truths, protocol, self.study.only, self.restore)
-            blurred = [m for m in images.given if m not in images.scored]
-            if blurred:
-                names = " and ".join(MODALITIES[m] for m in blurred)
-                said = self._left_out(protocol, f"its {names} is not sharp along the degraded axis")
-                if not images.scored:
-                    return said
+            said = self._blurred(protocol, {MODALITIES[m] for m in images.scored})
+            if not images.scored:
+                return said
             scores = [s for trial in missing for s in _scores(images, trial)]
             overlaps = self._overlaps(images, unsegmented)
         except InputError as error:
@@ -242,6 +241,14 @@ class _Subject:
         if missing:
             self._draw(protocol, images, [trial.method for trial in missing])
         return _line(scores, overlaps)
+
+    def _blurred(self, protocol: Protocol, scored: Set[str]) -> str:
+        """Leaves out the scans that are given and cannot be scored; says so where there are any."""
+        given = MODALITIES if self.study.only is None else (self.study.only,)
+        names = " and ".join(name for name in given if name not in scored)
+        if not names:
+            return ""
+        return self._left_out(protocol, f"its {names} is not sharp along the degraded axis")
 
     def _left_out(self, protocol: Protocol, reason: str) -> str:
         self.findings.left_out.append(f"{self.pair.subject}, {protocol.name}: {reason}")

@@ -24,13 +24,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 #: What a damaged archive leads to: when its list of members is read, and later on.
 _BAD_LIST = (EOFError, NotImplementedError, OSError, ValueError, struct.error, zipfile.BadZipFile)
-_BAD_MEMBER = (
-    EOFError,
-    NotImplementedError,
-    UnicodeDecodeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_BAD_MEMBER = (EOFError, NotImplementedError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
