@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -84,11 +85,38 @@ def test_a_dicom_folder_is_opened(page, study, way):
         chooser.value.set_files(study)
     page.locator(".nx-card").nth(1).wait_for()
     cards = [card.inner_text() for card in page.locator(".nx-card").all()]
-    roles = page.locator(".nx-card .v-btn--active").all_inner_texts()
     names = [card.splitlines()[0] for card in cards]
-    assert sorted(zip(names, roles, strict=True)) == [
+    assert sorted(zip(names, roles(page), strict=True)) == [
         ("DICOM series 7", "T1w"),
         ("DICOM series 8", "T2w"),
     ]
     assert all("slices 3.00 mm thick" in card for card in cards)
     assert "Doe" not in page.locator("body").inner_text()
+
+
+def roles(page: Any) -> list[str]:
+    return page.locator(".nx-card .v-btn--active").all_inner_texts()
+
+
+def test_the_sample_is_opened_and_its_roles_can_be_changed(page, first):
+    page.locator(".nx-panel").get_by_text("Sample", exact=True).click()
+    cards = page.locator(".nx-card")
+    cards.nth(1).wait_for()
+    assert roles(page) == ["T1w", "T2w"]
+    plain = first.pixels("T1w original axial")
+    assert plain.std() > 5
+    first.shot("15-sample")
+    for button in (cards.nth(1).get_by_text("T1w"), cards.nth(0).get_by_text("T2w")):
+        button.click()
+        page.locator(".nx-card .v-btn--active", has_text=button.inner_text()).wait_for()
+    wait_for_change(first, "T1w original axial", plain)
+    assert roles(page) == ["T2w", "T1w"]
+    first.shot("16-roles-changed")
+
+
+def wait_for_change(tab: Any, name: str, picture: np.ndarray) -> None:
+    for _ in range(100):
+        if np.abs(tab.glance(name) - picture).mean() > 1:
+            return
+        tab.page.wait_for_timeout(200)
+    raise AssertionError(f"{name} does not change")
