@@ -26,9 +26,9 @@ SLAB_VOXELS = 1_200_000
 #: Working space of one encoder pass per slab voxel and feature channel, in bytes.
 SLAB_BYTES = 4 * 9
 
-#: Edge of the blocks in which a target lattice is decoded: small enough for the CPU's cache, and
-#: for leaving out air.
-TILE = 32
+#: Edge of the blocks in which a target lattice is decoded: on a CPU small enough for its cache and
+#: for leaving out air, on a GPU with enough points to keep it busy.
+TILE, GPU_TILE = 24, 64
 
 
 class Implicit:
@@ -76,7 +76,9 @@ class Implicit:
     ) -> Restored:
         """Wherever one of the scans shows head: each tells of both."""
         head = np.any(list(inside.values()), axis=0)
-        return decode(self.network, encoded, start, head, target, progress, with_tissues)
+        on_cpu = next(self.network.parameters()).device.type == "cpu"
+        tile = TILE if on_cpu else GPU_TILE
+        return decode(self.network, encoded, start, head, target, progress, with_tissues, tile)
 
     def memory(self, scans: Sequence[Grid], target: Grid, piece_voxels: int) -> int:
         """Encodings of all scans and one pass."""
