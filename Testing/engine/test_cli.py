@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nexusinr
 from nexusinr.geometry import Affine
 from nexusinr.models import weights
 from nexusinr.volume import read_volume, write_volume
@@ -54,6 +55,10 @@ def test_help_is_there_at_once():
     assert min(took) < 0.3
     for name in COMMANDS:
         assert name in done.stdout
+
+
+def test_it_tells_its_version(command):
+    assert command("--version") == (0, f"nexusinr {nexusinr.__version__}\n", "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import Annotated
 
 import typer
 from typer.main import get_command
 
+import nexusinr
 from nexusinr.cli import batch, benchmark, degrade, demo, evaluate, models, train, upsample, view
 from nexusinr.cli.console import emit
 from nexusinr.errors import Cancelled, InputError, NexusError
@@ -22,6 +24,23 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nexusinr {nexusinr.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """What holds for no command in particular."""
+
+
 app.command()(upsample.upsample)
 app.command()(degrade.degrade)
 app.command()(evaluate.evaluate)
