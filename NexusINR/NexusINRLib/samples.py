@@ -28,6 +28,9 @@ SAMPLES = (
     ),
 )
 
+#: How the files are read, whatever else could read a file of that kind.
+READER = "VolumeFile"
+
 #: Where Slicer keeps its sample data; a file is called by its SHA-256.
 STORE = "https://github.com/Slicer/SlicerTestingData/releases/download/SHA256"
 
@@ -67,6 +70,7 @@ def register(resources: str | Path) -> None:
             fileNames=f"NexusINR-{file}",
             checksums=f"SHA256:{digest}",
             nodeNames=name,
+            loadFileTypes=READER,
         )
     SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY,
@@ -75,4 +79,5 @@ def register(resources: str | Path) -> None:
         fileNames=[file for _name, file, _digest in PERSON],
         checksums=[f"SHA256:{digest}" for _name, _file, digest in PERSON],
         nodeNames=[name for name, _file, _digest in PERSON],
+        loadFileTypes=READER,
     )

@@ -89,6 +89,28 @@ def red(picture: NDArray[np.int16]) -> NDArray[np.bool_]:
     return np.ptp(picture, axis=-1) > 40
 
 
+def test_nodes_of_views_are_named_before_anyone_sees_them(new_app):
+    """Slicer makes a view for a slice node as soon as it is in the scene, and reads its name."""
+    from slicer import vtkMRMLScene
+
+    scene = new_app().scene
+    seen: list[tuple[str, str]] = []
+    kinds = ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode")
+
+    def look(*_: Any) -> None:
+        for kind in kinds:
+            nodes = [
+                scene.GetNthNodeByClass(n, kind) for n in range(scene.GetNumberOfNodesByClass(kind))
+            ]
+            seen.extend((node.GetLayoutName(), node.GetSingletonTag()) for node in nodes)
+
+    scene.AddObserver(vtkMRMLScene.NodeAddedEvent, look)
+    (view, *_) = layout.views_of(["T1w"])
+    slice_node, composite_node = layout.view_nodes(scene, view)
+    assert set(seen) == {(view.tag, view.tag)}
+    assert layout.view_nodes(scene, view) == (slice_node, composite_node)
+
+
 def test_the_rows_show_scan_and_restored_image_at_the_same_place_and_window(bench):
     original, restored = bench.picture("Original", "Coronal"), bench.picture("Restored", "Coronal")
     assert original.shape == (SIZE[1], SIZE[0], 3)

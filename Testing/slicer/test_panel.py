@@ -366,11 +366,13 @@ def test_sample_data_come_with_the_module(module):
     from nexusinr.volume import read_volume
 
     assert slicer.modules.sampleDataSourceCategories["NexusINR"]["title"]
-    *sources, _person = slicer.modules.sampleDataSources["NexusINR"]
+    *sources, person = slicer.modules.sampleDataSources["NexusINR"]
     assert [s.nodeNames[0][-3:] for s in sources] == ["T1w", "T2w"]
     for source in sources:
         assert Path(source.thumbnailFileName).is_file()
         assert max(read_volume(SampleData.file_of(source)).affine.spacing) >= 3
+    for source in (*sources, person):  # segmentations may have such files, too
+        assert set(source.loadFileTypes) == {"VolumeFile"}
 
 
 def test_the_scans_of_a_person_are_checked_by_their_digest_and_known_by_name(module):

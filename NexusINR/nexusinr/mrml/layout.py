@@ -138,7 +138,9 @@ def view_nodes(scene: Any, view: View) -> tuple[Any, Any]:
 def _singleton(scene: Any, kind: str, tag: str) -> Any:
     node = scene.GetSingletonNode(tag, kind)
     if node is None:
-        node = scene.AddNewNodeByClass(kind, tag)
-        node.SetLayoutName(tag)
+        node = scene.CreateNodeByClass(kind)
+        node.SetName(tag)
+        node.SetLayoutName(tag)  # before Slicer sees it: it makes a view for it at once
+        node = scene.AddNode(node)
     node.SetSaveWithScene(False)  # whoever made it: scenes with turned views open with complaints
     return node

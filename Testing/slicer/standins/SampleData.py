@@ -24,6 +24,7 @@ class SampleDataSource:
     fileNames: list[str]
     nodeNames: list[str]
     checksums: list[str]
+    loadFileTypes: list[str | None]
 
 
 class SampleDataLogic:
@@ -53,7 +54,8 @@ class SampleDataLogic:
             raise ValueError("All fields of sample data source must have the same length")
         for checksum in fields[3]:
             slicer.util.extractAlgoAndDigest(checksum)
-        source = SampleDataSource(str(sampleName), thumbnailFileName, *fields)
+        types = [loadFileTypes] * len(fields[0])
+        source = SampleDataSource(str(sampleName), thumbnailFileName, *fields, types)
         known = slicer.modules.__dict__.setdefault("sampleDataSources", {})
         known.setdefault(category, []).append(source)
 
