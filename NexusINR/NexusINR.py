@@ -219,6 +219,7 @@ class NexusINRWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._gui = parameters.connectGui(self.ui)
             self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self._refresh)
             self.panel.choose_scans()
+            self.panel.choose_result()
             self._refresh()
 
     def _refresh(self, caller: Any = None, event: Any = None) -> None:

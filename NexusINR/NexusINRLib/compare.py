@@ -120,6 +120,7 @@ class Compare:
             self.comparison = None
             self._ui.compareButton.checked = False
             raise
+        self._make_room()
         slicer.app.processEvents()  # the views get their size
         self.comparison.fit()
         self.comparison.link(self._ui.linkCheckBox.checked)
@@ -127,6 +128,16 @@ class Compare:
         self._show_tissues()
         self._show_invented()
         self._go_live(self._ui.liveCheckBox.checked)
+
+    def _make_room(self) -> None:
+        """Takes the sliders off the bars of the views: the mouse wheel does the same.
+
+        With them, four views in a row are wider than most screens, and their names are cut off.
+        """
+        assert self.comparison is not None
+        manager = slicer.app.layoutManager()
+        for view in self.comparison.nodes:
+            manager.sliceWidget(view.tag).sliceController().sliceOffsetSlider().hide()
 
     def _leave(self) -> None:
         self._ui.blinkButton.checked = False

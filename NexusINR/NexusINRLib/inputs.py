@@ -14,6 +14,7 @@ from nexusinr.errors import InputError
 from nexusinr.geometry import Affine, Grid
 from nexusinr.modality import guess
 from nexusinr.mrml.record import REPORT_ROLE
+from nexusinr.mrml.scene import nodes_of
 from nexusinr.mrml.volumes import array_of, grid_of
 from nexusinr.reading import MIN_SIZE, SPACING_RANGE
 from NexusINRLib.words import NO_BREAK, product, sentence, voxels
@@ -77,11 +78,9 @@ def _guess(node: Any, name: str) -> str | None:
 
 def candidates(scene: Any) -> list[Any]:
     """Scans that were loaded, in order: no label maps, no colour images, no results of ours."""
-    nodes = scene.GetNodesByClass("vtkMRMLScalarVolumeNode")
-    found = [nodes.GetItemAsObject(i) for i in range(nodes.GetNumberOfItems())]
     return [
         node
-        for node in found
+        for node in nodes_of(scene, "vtkMRMLScalarVolumeNode")
         if node.GetClassName() == "vtkMRMLScalarVolumeNode"
         and not node.GetHideFromEditors()
         and node.GetImageData() is not None

@@ -14,6 +14,7 @@ from nexusinr.errors import Cancelled, InputError, NexusError
 from nexusinr.models import weights
 from nexusinr.mrml.record import PREFIX
 from nexusinr.mrml.results import Results, results_of
+from nexusinr.mrml.scene import nodes_of
 from NexusINRLib import inputs, words
 from NexusINRLib.compare import Compare
 from NexusINRLib.estimate import Estimator, lattice
@@ -123,6 +124,13 @@ class Panel(VTKObservationMixin):
             was_modifying = chosen.StartModify()
             chosen.t1w, chosen.t2w = found
             chosen.EndModify(was_modifying)
+
+    def choose_result(self) -> None:
+        """Chooses the newest result where none is chosen: a scene that was read may have some."""
+        if self._ui.resultSelector.currentNode() is None:
+            nodes = nodes_of(self._scene, "vtkMRMLTextNode")
+            reports = [node for node in nodes if results_of(node) is not None]
+            self._ui.resultSelector.setCurrentNode(reports[-1] if reports else None)
 
     def look_for_scans(self) -> None:
         """A volume has appeared: looks at it once it has been read."""

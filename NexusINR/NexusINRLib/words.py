@@ -76,7 +76,9 @@ def card(told: Card, in_full: bool) -> str:
         said.get("intended_use", ""),
     ]
     if in_full:
-        lines += [said.get("limits", ""), _("Weights: SHA-256 {digest}").format(digest=told.sha256)]
+        # In parts: a word of 64 letters would make the panel as wide as itself.
+        digest = " ".join(told.sha256[i : i + 16] for i in range(0, 64, 16))
+        lines += [said.get("limits", ""), _("Weights: SHA-256 {digest}").format(digest=digest)]
     return "\n".join(filter(None, lines))
 
 

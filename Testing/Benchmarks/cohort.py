@@ -40,8 +40,8 @@ from nexusinr.volume import write_volume
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-#: How far the memory of the workers may be from itself: the second quarter of the subjects against
-#: the last. Fewer subjects than this tell nothing.
+#: How far the memory of the workers may grow from the second quarter of the subjects to the last.
+#: Fewer subjects than this tell nothing.
 FLAT, ENOUGH = 0.05, 40
 
 #: How thick the slices of the T1w and of the T2w scans are, in voxels of the results.
@@ -217,7 +217,7 @@ def _tell(out: Path, runs: list[Run], arguments: argparse.Namespace) -> int:
     print(json.dumps(told, indent=1))
     growths = [run["growth"] for run in told["runs"] if run["growth"] is not None]
     is_right = told["same_results"] and told["only_the_cut_one_failed"]
-    return int(not is_right or any(abs(growth) > FLAT for growth in growths))
+    return int(not is_right or any(growth > FLAT for growth in growths))
 
 
 def _told_of(run: Run, first: Run) -> dict[str, Any]:

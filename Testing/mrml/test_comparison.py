@@ -269,6 +269,19 @@ def state_of(scene, layout_node) -> list[Any]:
     return found
 
 
+def test_tissues_of_another_result_do_not_lie_over_the_views(bench, head):
+    bench.comparison.leave()
+    scene = bench.app.scene
+    other = segmentation.add_segmentation(scene, head.tissues, head.grid.affine, "other")
+    other.GetDisplayNode().SetVisibility(True)
+    bench.comparison.enter()
+    bench.comparison.show_segmentation(0)
+    assert not red(bench.picture("Original")).any()
+    bench.comparison.leave()
+    assert other.GetDisplayNode().GetVisibility()
+    scene.RemoveNode(other)
+
+
 def test_leaving_gives_back_layout_links_and_selection(app, head):
     scene = app.scene
     shown = pair(scene, head)

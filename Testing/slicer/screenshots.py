@@ -117,12 +117,13 @@ class Desk:
     def save_views(self, name: str) -> None:
         """A picture of all views, each with its label as on Slicer's bar above it."""
         import qt
+        from slicerapp.layout import shown_views
 
         manager = self.app.layoutManager()
         self.app.processEvents()
         picture = manager.viewport().grab()
         painter = qt.QPainter(picture)
-        for view in map(manager.sliceWidget, manager.sliceViewNames()):
+        for view in shown_views(manager):
             node, place = view.mrmlSliceNode(), view.mapTo(manager.viewport(), qt.QPoint(0, 0))
             colour = qt.QColor.fromRgbF(*node.GetLayoutColor())
             painter.fillRect(place.x(), place.y(), view.width, 4, colour)
@@ -163,9 +164,10 @@ class Desk:
         """Zoomed and tilted views, as the volume gives them and as they are decoded."""
         import slicer
         import vtk
+        from slicerapp.layout import shown_views
 
         manager = self.app.layoutManager()
-        views = [manager.sliceWidget(n) for n in manager.sliceViewNames()]
+        views = shown_views(manager)
         for node in (view.mrmlSliceNode() for view in views):
             node.SetFieldOfView(*(ZOOM * v for v in node.GetFieldOfView()[:2]), 1)
             turn = vtk.vtkTransform()
@@ -177,7 +179,11 @@ class Desk:
         start = time.monotonic()
         self.ui.liveCheckBox.click()
         layer = slicer.vtkMRMLSliceCompositeNode.Layer_Last
-        restored = [view.mrmlSliceCompositeNode() for view in views[3:]]
+        restored = [
+            view.mrmlSliceCompositeNode()
+            for view in views
+            if "Restored" in view.mrmlSliceNode().GetName()
+        ]
         self.wait(lambda: all(node.GetNthLayerVolumeID(layer) for node in restored))
         print(f"three live planes after {time.monotonic() - start:.1f} s")
         self.save_views("live")

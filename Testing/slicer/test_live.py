@@ -49,10 +49,11 @@ class Views:
 
     def __init__(self, manager: Any) -> None:
         from slicer import vtkMRMLSliceCompositeNode as Composite
+        from slicerapp.layout import shown_views
 
         self._layer = Composite.Layer_Last
-        names = [n for n in manager.sliceViewNames() if "Restored" in n]
-        self.all = [manager.sliceWidget(name) for name in names]
+        views = shown_views(manager)
+        self.all = [v for v in views if "Restored" in v.mrmlSliceNode().GetName()]
         self.axial = next(view for view in self.all if "Axial" in view.mrmlSliceNode().GetName())
 
     def plane(self, view: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nexusinr.labels import TISSUES
-from nexusinr.mrml.scene import new_node
+from nexusinr.mrml.scene import new_node, nodes_of
 
 #: Marks a colour node as one of ours and says which.
 KIND = "NexusINR.Colours"
@@ -46,9 +46,7 @@ def invented_colours(scene: Any) -> Any:
 
 
 def _table(scene: Any, name: str, kind: str, colours: Sequence[Colour]) -> Any:
-    tables = scene.GetNodesByClass("vtkMRMLColorTableNode")
-    for index in range(tables.GetNumberOfItems()):
-        found = tables.GetItemAsObject(index)
+    for found in nodes_of(scene, "vtkMRMLColorTableNode"):
         if found.GetAttribute(KIND) == kind:
             return found
     node = new_node(scene, "vtkMRMLColorTableNode", name)

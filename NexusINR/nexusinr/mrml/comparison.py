@@ -13,6 +13,7 @@ from nexusinr.mrml.curtain import Curtain
 from nexusinr.mrml.framing import Frame, point_views
 from nexusinr.mrml.layout import LAYOUTS, View, description, view_nodes, views_of
 from nexusinr.mrml.linking import SharedWindow
+from nexusinr.mrml.scene import nodes_of
 from nexusinr.mrml.volumes import copy_display
 
 #: Linked views share scroll and zoom, but each row keeps its own volumes.
@@ -102,6 +103,9 @@ class Comparison:
             self._curtains[pair.modality] = Curtain(self.scene, pair.restored)
         self._show_volumes()
         self.link(True)
+        for segmentation in self._segmentations():
+            if segmentation is not self.segmentation:  # another result's would lie there as well
+                segmentation.GetDisplayNode().SetVisibility(False)
         if layout_node is not None:
             self._switch(layout_node)
         self.fit()
@@ -183,8 +187,13 @@ class Comparison:
             self._memory.keep(layout_node, memory.LAYOUT)
         keep(self.scene, "vtkMRMLSliceCompositeNode", memory.COMPOSITE)
         keep(self.scene, "vtkMRMLSelectionNode", memory.SELECTION)
-        if self.segmentation is not None:
-            self._memory.keep(self.segmentation.GetDisplayNode(), memory.SEGMENTATION)
+        for segmentation in self._segmentations():
+            self._memory.keep(segmentation.GetDisplayNode(), memory.SEGMENTATION)
+
+    def _segmentations(self) -> list[Any]:
+        """All that can be seen."""
+        nodes = nodes_of(self.scene, "vtkMRMLSegmentationNode")
+        return [node for node in nodes if node.GetDisplayNode() is not None]
 
     def _switch(self, layout_node: Any) -> None:
         number = LAYOUTS[len(self.pairs)]

@@ -139,6 +139,7 @@ def _singleton(scene: Any, kind: str, tag: str) -> Any:
     node = scene.GetSingletonNode(tag, kind)
     if node is None:
         node = scene.CreateNodeByClass(kind)
+        node.UnRegister(None)  # Python holds it now
         node.SetName(tag)
         node.SetLayoutName(tag)  # before Slicer sees it: it makes a view for it at once
         node = scene.AddNode(node)

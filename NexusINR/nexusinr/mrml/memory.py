@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nexusinr.mrml.scene import nodes_of
+
 SELECTION = ("ActiveVolumeID", "SecondaryVolumeID", "ActiveLabelVolumeID")
 COMPOSITE = (
     "BackgroundVolumeID",
@@ -32,9 +34,8 @@ class Memory:
 
     def keep_class(self, scene: Any, kind: str, properties: tuple[str, ...]) -> None:
         """Remembers properties of all nodes of a class."""
-        nodes = scene.GetNodesByClass(kind)
-        for index in range(nodes.GetNumberOfItems()):
-            self.keep(nodes.GetItemAsObject(index), properties)
+        for node in nodes_of(scene, kind):
+            self.keep(node, properties)
 
     def restore(self, scene: Any) -> None:
         """Sets everything back, where the node is still there, and forgets it."""

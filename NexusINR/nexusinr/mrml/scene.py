@@ -1,4 +1,4 @@
-"""How nodes are made."""
+"""How nodes are made and found."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def new_node(scene: Any, kind: str, name: str, hidden: bool = False) -> Any:
     if hidden:
         node.SetHideFromEditors(True)
     return scene.AddNode(node)
+
+
+def nodes_of(scene: Any, kind: str) -> list[Any]:
+    """All nodes of a class, such as ``vtkMRMLTextNode``, and of those made from it, in order."""
+    nodes = scene.GetNodesByClass(kind)
+    nodes.UnRegister(None)  # Python holds the collection now
+    return [nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems())]

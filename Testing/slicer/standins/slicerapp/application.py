@@ -36,20 +36,27 @@ class _qSlicerModuleManager(QtCore.QObject):
 
 
 class ModuleSelector:
-    """Opens modules, one at a time."""
+    """Opens modules, one at a time; Slicer's own have no panel here.
+
+    As in Slicer, the module that was chosen last cannot be chosen again, though there is none now.
+    """
 
     def __init__(self) -> None:
         self.selectedModule: str | None = None
+        self._last = ""
 
     def selectModule(self, name: str) -> None:
-        if self.selectedModule is not None:
-            self._panel().exit()
-        self.selectedModule = name or None
-        if name:
-            self._panel().enter()
+        if name == self._last:
+            return
+        for panel in self._panels():
+            panel.exit()
+        self.selectedModule, self._last = name or None, name or self._last
+        for panel in self._panels():
+            panel.enter()
 
-    def _panel(self) -> Any:
-        return slicer.util.getModule(self.selectedModule).widgetRepresentation()
+    def _panels(self) -> list[Any]:
+        module = self.selectedModule and slicer.app.moduleManager().module(self.selectedModule)
+        return [module.widgetRepresentation()] if module else []
 
 
 class _qSlicerMainWindow(QtWidgets.QMainWindow):

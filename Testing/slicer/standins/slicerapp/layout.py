@@ -30,6 +30,21 @@ class _View(SliceView):
         self.set_view_node(self._logic.GetSliceNode())
 
 
+class _qMRMLSliceControllerWidget(QtWidgets.QWidget):
+    """The bar above a view, with its slider."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__dict__["_slider"] = SliceBarPart(self)
+
+    def sliceOffsetSlider(self) -> Any:
+        return self._slider
+
+
+SliceBarPart = pythonic(QtWidgets.QWidget)
+SliceController = pythonic(_qMRMLSliceControllerWidget)
+
+
 class _qMRMLSliceWidget(QtWidgets.QWidget):
     """One view. It is rendered when it is painted, or asked to."""
 
@@ -38,7 +53,10 @@ class _qMRMLSliceWidget(QtWidgets.QWidget):
         view = _View(core.scene, core.app_logic, tag, scheduled_render_strategy=DirectRendering())
         view.render_window().SetOffScreenRendering(True)
         view.set_render_blocked(True)
-        self.__dict__.update(_core=core, _view=view)
+        self.__dict__.update(_core=core, _view=view, _controller=SliceController())
+
+    def sliceController(self) -> Any:
+        return self._controller
 
     def mrmlSliceNode(self) -> Any:
         return self._view.get_view_node()
@@ -93,6 +111,7 @@ class _qSlicerLayoutManager(QtCore.QObject):
         self.__dict__.update(
             _core=core, _logic=logic, _views={}, _viewport=_Viewport(self._arrange), _shown=None
         )
+        self.__dict__["_names"] = []
         self._node().AddObserver(vtkCommand.ModifiedEvent, lambda *_: self._follow())
         self._node().SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
 
@@ -111,12 +130,11 @@ class _qSlicerLayoutManager(QtCore.QObject):
         self._node().SetViewArrangement(number)
 
     def sliceViewNames(self) -> list[str]:
-        wanted = self._elements(SLICE)
-        return [element.get("singletontag", "") for element in wanted]
+        """Those of former layouts as well: a view that was made stays."""
+        return list(self._names)
 
     def sliceWidget(self, name: str) -> Any:
-        found = [e for e in self._elements(SLICE) if e.get("singletontag") == name]
-        return self._widget(found[0]) if found else None
+        return self._widget(name) if name in self._names else None
 
     def mrmlSliceLogics(self) -> Any:
         logics = vtkCollection()
@@ -148,6 +166,8 @@ class _qSlicerLayoutManager(QtCore.QObject):
         described = self._node().GetViewArrangement(), self._node().GetCurrentLayoutDescription()
         if described != self._shown:
             self.__dict__["_shown"] = described
+            tags = [element.get("singletontag") for element in self._elements(SLICE)]
+            self._names.extend(tag for tag in tags if tag not in self._names)
             self._viewport.forget()
             self.layoutChanged.emit(described[0])
 
@@ -158,8 +178,7 @@ class _qSlicerLayoutManager(QtCore.QObject):
     def _elements(self, kind: str) -> list[ElementTree.Element]:
         return [view for view in self._root().iter("view") if view.get("class") == kind]
 
-    def _widget(self, element: ElementTree.Element) -> Any:
-        tag = element.get("singletontag")
+    def _widget(self, tag: str) -> Any:
         if tag not in self._views:
             self._views[tag] = SliceWidget(self._core, tag)
         return self._views[tag]
@@ -172,7 +191,7 @@ class _qSlicerLayoutManager(QtCore.QObject):
     def _box(self, element: ElementTree.Element) -> QtWidgets.QWidget:
         if element.tag == "view":
             known = element.get("class") == SLICE
-            return self._widget(element) if known else QtWidgets.QWidget()
+            return self._widget(element.attrib["singletontag"]) if known else QtWidgets.QWidget()
         if element.tag == "item":
             return self._box(element[0])
         box = QtWidgets.QWidget()
@@ -185,6 +204,13 @@ class _qSlicerLayoutManager(QtCore.QObject):
             line.addWidget(child, 1)
             child.show()
         return box
+
+
+def shown_views(manager: Any) -> list[Any]:
+    """Slice widgets of the layout; the manager knows those of former ones, too."""
+    layout = manager.layoutLogic().GetLayoutNode().GetCurrentLayoutDescription()
+    names = [name for name in manager.sliceViewNames() if f'singletontag="{name}"' in layout]
+    return [manager.sliceWidget(name) for name in names]
 
 
 class _Viewport(QtWidgets.QWidget):
