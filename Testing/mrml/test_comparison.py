@@ -269,17 +269,23 @@ def state_of(scene, layout_node) -> list[Any]:
     return found
 
 
-def test_tissues_of_another_result_do_not_lie_over_the_views(bench, head):
+def test_regions_and_tissues_of_another_result_do_not_lie_over_the_views(bench, head):
     bench.comparison.leave()
     scene = bench.app.scene
-    other = segmentation.add_segmentation(scene, head.tissues, head.grid.affine, "other")
-    other.GetDisplayNode().SetVisibility(True)
+    tissues = segmentation.add_segmentation(scene, head.tissues, head.grid.affine, "other")
+    region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    region.CreateDefaultDisplayNodes()
+    others = [node.GetDisplayNode() for node in (tissues, region)]
+    for display in others:
+        display.SetVisibility(True)
     bench.comparison.enter()
     bench.comparison.show_segmentation(0)
+    assert not any(display.GetVisibility() for display in others)
     assert not red(bench.picture("Original")).any()
     bench.comparison.leave()
-    assert other.GetDisplayNode().GetVisibility()
-    scene.RemoveNode(other)
+    assert all(display.GetVisibility() for display in others)
+    for node in (tissues, region):
+        scene.RemoveNode(node)
 
 
 def test_leaving_gives_back_layout_links_and_selection(app, head):

@@ -220,6 +220,6 @@ def test_results_survive_a_saved_scene(ui, results, scene, tmp_path):
         assert again.originals[modality].GetName() == modality
         assert node.GetAttribute("NexusINR.Notice")
     assert again.segmentation is not None
-    ui.resultSelector.setCurrentNode(text)
+    assert ui.resultSelector.currentNode() is text
     assert ui.compareButton.enabled
     assert "residual" in ui.reportLabel.text

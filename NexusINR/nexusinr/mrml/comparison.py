@@ -103,9 +103,9 @@ class Comparison:
             self._curtains[pair.modality] = Curtain(self.scene, pair.restored)
         self._show_volumes()
         self.link(True)
-        for segmentation in self._segmentations():
-            if segmentation is not self.segmentation:  # another result's would lie there as well
-                segmentation.GetDisplayNode().SetVisibility(False)
+        for node in self._laid_over():
+            if node is not self.segmentation:
+                node.GetDisplayNode().SetVisibility(False)
         if layout_node is not None:
             self._switch(layout_node)
         self.fit()
@@ -187,12 +187,14 @@ class Comparison:
             self._memory.keep(layout_node, memory.LAYOUT)
         keep(self.scene, "vtkMRMLSliceCompositeNode", memory.COMPOSITE)
         keep(self.scene, "vtkMRMLSelectionNode", memory.SELECTION)
-        for segmentation in self._segmentations():
-            self._memory.keep(segmentation.GetDisplayNode(), memory.SEGMENTATION)
+        for node in self._laid_over():
+            shown = memory.SEGMENTATION if node is self.segmentation else memory.SHOWN
+            self._memory.keep(node.GetDisplayNode(), shown)
 
-    def _segmentations(self) -> list[Any]:
-        """All that can be seen."""
-        nodes = nodes_of(self.scene, "vtkMRMLSegmentationNode")
+    def _laid_over(self) -> list[Any]:
+        """What Slicer lays over every view: tissues of any result, and boxes of regions."""
+        kinds = ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsROINode")
+        nodes = [node for kind in kinds for node in nodes_of(self.scene, kind)]
         return [node for node in nodes if node.GetDisplayNode() is not None]
 
     def _switch(self, layout_node: Any) -> None:

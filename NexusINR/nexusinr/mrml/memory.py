@@ -17,6 +17,7 @@ COMPOSITE = (
     "LinkedControl",
     "HotLinkedControl",
 )
+SHOWN = ("Visibility",)
 SEGMENTATION = ("Visibility", "Visibility2D", "Opacity2DFill", "Opacity2DOutline")
 LAYOUT = ("ViewArrangement",)
 
