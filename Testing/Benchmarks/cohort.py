@@ -6,7 +6,7 @@ cohort.csv (memory after each subject), cohort.json, cohort.png and report.png (
 Chromium shows it), and prints what was found. Exit status 1: a result differs from run to run, the
 memory did not stay flat, or another subject failed than the one that had to.
 
-    python Testing/Benchmarks/cohort.py --subjects 12 --workers 1 2 --out cohort
+    python Testing/Benchmarks/cohort.py --subjects 12 --voxel 3 --workers 1 2 --out cohort
     python Testing/Benchmarks/cohort.py --subjects 100 --workers 2 --model small --out flat
 """
 

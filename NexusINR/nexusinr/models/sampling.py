@@ -2,8 +2,9 @@
 
 No common lattice is ever built: features stay on the scan's own lattice and are interpolated
 trilinearly, through both affines, where they are asked for. Between parallel lattices the
-interpolation is three small matrix products, one an axis, which is exact and far faster (above
-all backwards) than ``grid_sample``; oblique ones take ``grid_sample``.
+interpolation is three small matrix products, one an axis; between oblique ones it is a weighted sum
+of eight rows of features a point (``embedding_bag``). Both are exact, and several times as fast as
+``grid_sample``, forwards and backwards.
 """
 
 from __future__ import annotations
@@ -116,13 +117,30 @@ class LatticeMap:
         return x.permute(0, *order, 4)
 
     def _sample_points(self, features: Tensor) -> Tensor:
-        size = torch.tensor(self.scan_shape, device=features.device, dtype=torch.float32)
-        where = (2 * self.coordinates(features) + 1) / size - 1
-        sampled = functional.grid_sample(
-            features.permute(0, 4, 1, 2, 3),
-            where.flip(-1).to(features.dtype),
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
+        channels = features.shape[-1]
+        index, weights = self._corners(features)
+        sums = functional.embedding_bag(
+            index, features.reshape(-1, channels), per_sample_weights=weights, mode="sum"
         )
-        return sampled.permute(0, 2, 3, 4, 1)
+        return sums.reshape(len(self.scans), *self.target_shape, channels)
+
+    def _corners(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The eight voxels around each target point, as rows of all features, and their weights.
+
+        Both (points of all targets, 8).
+        """
+        last = torch.tensor(self.scan_shape, device=like.device) - 1
+        where = self.coordinates(like).flatten(1, 3)
+        where = torch.minimum(where.clamp(min=0), last)
+        lower = torch.minimum(where.floor(), (last - 1).clamp(min=0))
+        upper = where - lower
+        x, y, z = torch.stack((1 - upper, upper), dim=-1).unbind(dim=2)
+        weights = x[..., :, None, None] * y[..., None, :, None] * z[..., None, None, :]
+        _, j, k = self.scan_shape
+        strides = torch.tensor((j * k, k, 1), device=like.device)
+        first = (lower.long() * strides).sum(dim=-1)
+        first += like[0, ..., 0].numel() * torch.arange(len(first), device=like.device)[:, None]
+        a, b, c = (strides * (last > 0)).tolist()  # no step along an axis of one voxel
+        steps = [da + db + dc for da in (0, a) for db in (0, b) for dc in (0, c)]
+        index = first[..., None] + torch.tensor(steps, device=like.device)
+        return index.flatten(0, 1), weights.to(like.dtype).flatten(2).flatten(0, 1)
