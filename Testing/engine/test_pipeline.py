@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from nexusinr.errors import Cancelled, InputError
 from nexusinr.geometry import Affine, Grid
-from nexusinr.inference import implicit, tiles
+from nexusinr.inference import implicit, report, tiles
 from nexusinr.inference.engine import Restored
 from nexusinr.inference.pipeline import upsample
 from nexusinr.inference.progress import Progress
@@ -271,6 +271,16 @@ def test_blocks_without_head_are_left_out(session, thick_pair):
     restored = implicit.decode(session.network, encoded, start, inside, target, watch, tile=8)
     assert (restored.intensity[0] == -7).sum() == target.voxels - 1
     assert len(told) <= 1
+
+
+@pytest.mark.parametrize(
+    ("grey", "white", "said"),
+    [(480, 420, None), (850, 116, "12% of the brain"), (100, 300, "75%"), (150, 2, None)],
+)
+def test_tissues_that_no_brain_has_are_doubted(grey, white, said):
+    doubts = report.doubts({"grey matter": grey, "white matter": white, "lesion": 3})
+    assert len(doubts) == bool(said)
+    assert not said or said in doubts[0]
 
 
 # --- what was measured ------------------------------------------------------------------------

@@ -309,6 +309,7 @@ def _report(
         for m, scan in scans.volumes.items()
         if (share := result.grid.overlap(scan.grid)) < 0.9
     ]
+    volumes = report.tissue_volumes(result.segmentation, result.grid)
     return {
         "notice": report.NOTICE,
         "inputs": [report.describe_input(m, v) for m, v in scans.volumes.items()],
@@ -321,10 +322,10 @@ def _report(
         },
         "registration": alignment,
         "consistency": report.describe_consistency(kept, consistency),
-        "tissue_volumes_ml": report.tissue_volumes(result.segmentation, result.grid),
+        "tissue_volumes_ml": volumes,
         "seconds": {name: round(value, 3) for name, value in watch.seconds.items()},
         "peak_memory_gb": report.peak_memory_gb(),
-        "warnings": [*scans.warnings, *missing, *session.notes],
+        "warnings": [*scans.warnings, *missing, *session.notes, *report.doubts(volumes)],
         "software": report.software(),
     }
 
