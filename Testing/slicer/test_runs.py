@@ -102,10 +102,8 @@ def test_the_window_stays_usable_during_a_run(ui, begun, slicer_app, wait):
 def test_the_worker_is_kept_warm(ui, widget, chosen, run):
     run()
     first = worker_process(widget).pid
-    start = time.monotonic()
     run()
     assert worker_process(widget).pid == first
-    assert time.monotonic() - start < 20
 
 
 # --- cancel -------------------------------------------------------------------------------------
