@@ -130,7 +130,8 @@ class Panel(VTKObservationMixin):
         if self._ui.resultSelector.currentNode() is None:
             nodes = nodes_of(self._scene, "vtkMRMLTextNode")
             reports = [node for node in nodes if results_of(node) is not None]
-            self._ui.resultSelector.setCurrentNode(reports[-1] if reports else None)
+            if reports:
+                self._ui.resultSelector.setCurrentNode(reports[-1])
 
     def look_for_scans(self) -> None:
         """A volume has appeared: looks at it once it has been read."""

@@ -221,7 +221,7 @@ class _Subject:
         unsegmented = self._unsegmented(protocol)
         if not missing and not unsegmented:
             known = {s.modality for t in trials.values() for s in self.findings.scores_of(t)}
-            self._blurred(protocol, known)
+            self._leave_out_blurred(protocol, known)
             return "measured before"
         try:
             reason = protocol.refuses(self.truths)
@@ -229,7 +229,7 @@ class _Subject:
                 return self._left_out(protocol, reason)
             truths = self.truths if protocol.across else self.aligned
             images = Restorations(truths, protocol, self.study.only, self.restore)
-            said = self._blurred(protocol, {MODALITIES[m] for m in images.scored})
+            said = self._leave_out_blurred(protocol, {MODALITIES[m] for m in images.scored})
             if not images.scored:
                 return said
             scores = [s for trial in missing for s in _scores(images, trial)]
@@ -242,7 +242,7 @@ class _Subject:
             self._draw(protocol, images, [trial.method for trial in missing])
         return _line(scores, overlaps)
 
-    def _blurred(self, protocol: Protocol, scored: Set[str]) -> str:
+    def _leave_out_blurred(self, protocol: Protocol, scored: Set[str]) -> str:
         """Leaves out the scans that are given and cannot be scored; says so where there are any."""
         given = MODALITIES if self.study.only is None else (self.study.only,)
         names = " and ".join(name for name in given if name not in scored)

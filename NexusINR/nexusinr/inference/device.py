@@ -78,7 +78,7 @@ def _probe(name: str) -> str | None:
         x = torch.ones((1, 8, 6, 6, 6), device=name)
         y = functional.conv3d(x, torch.ones((8, 8, 3, 3, 3), device=name), padding=1)
         rows = y.permute(0, 2, 3, 4, 1).reshape(-1, 8)
-        middle = torch.full((1, 2), 3 * 36 + 3 * 6 + 3, device=name)
+        middle = torch.full((1, 2), 3 * 36 + 3 * 6 + 3, device=name)  # row of voxel (3, 3, 3)
         halves = torch.full((1, 2), 0.5, device=name)
         z = functional.embedding_bag(middle, rows, per_sample_weights=halves, mode="sum")
         if abs(float(z.mean()) - 216) > 1:

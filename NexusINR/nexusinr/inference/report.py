@@ -25,8 +25,7 @@ NOTICE = "Derived images for research; not for primary diagnosis."
 #: Grey and white matter that a part of a head has not, mL.
 WHOLE_BRAIN = 200.0
 
-#: Shares of white matter in the two that a segmentation may find: 14 labelled infants have 0.39 to
-#: 0.48, and adults hardly more.
+#: Shares of white matter in the two that a segmentation may find; brains have about 0.4 to 0.5.
 WHITE_SHARE = (0.25, 0.65)
 
 

@@ -133,8 +133,8 @@ class LatticeMap:
         where = self.coordinates(like).flatten(1, 3)
         where = torch.minimum(where.clamp(min=0), last)
         lower = torch.minimum(where.floor(), (last - 1).clamp(min=0))
-        upper = where - lower
-        x, y, z = torch.stack((1 - upper, upper), dim=-1).unbind(dim=2)
+        beyond = where - lower
+        x, y, z = torch.stack((1 - beyond, beyond), dim=-1).unbind(dim=2)
         weights = x[..., :, None, None] * y[..., None, :, None] * z[..., None, None, :]
         _, j, k = self.scan_shape
         strides = torch.tensor((j * k, k, 1), device=like.device)

@@ -24,7 +24,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 #: What a damaged archive leads to: when its list of members is read, and later on.
 _BAD_LIST = (EOFError, NotImplementedError, OSError, ValueError, struct.error, zipfile.BadZipFile)
-_BAD_MEMBER = (EOFError, NotImplementedError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error)
+_BAD_MEMBER = (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
@@ -58,8 +58,15 @@ def _files(
     for member in members:
         parts = member.filename.split("/")
         if not member.is_dir() and not any(p.startswith((".", "__MACOSX")) for p in parts):
-            with archive.open(member) as stream:  # ends at the size that is declared
+            with _opened(archive, member) as stream:  # ends at the size that is declared
                 yield member.filename, stream
+
+
+def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    try:
+        return archive.open(member)
+    except UnicodeDecodeError as error:  # the name that stands before the member is no text
+        raise _damaged() from error
 
 
 def _check_sizes(members: list[zipfile.ZipInfo], packed: int, most_bytes: int) -> None:

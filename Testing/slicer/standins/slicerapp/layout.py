@@ -35,13 +35,13 @@ class _qMRMLSliceControllerWidget(QtWidgets.QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.__dict__["_slider"] = SliceBarPart(self)
+        self.__dict__["_slider"] = SliceOffsetSlider(self)
 
     def sliceOffsetSlider(self) -> Any:
         return self._slider
 
 
-SliceBarPart = pythonic(QtWidgets.QWidget)
+SliceOffsetSlider = pythonic(QtWidgets.QWidget)
 SliceController = pythonic(_qMRMLSliceControllerWidget)
 
 
@@ -109,9 +109,13 @@ class _qSlicerLayoutManager(QtCore.QObject):
         logic = slicer.vtkMRMLLayoutLogic()
         logic.SetMRMLScene(core.scene)
         self.__dict__.update(
-            _core=core, _logic=logic, _views={}, _viewport=_Viewport(self._arrange), _shown=None
+            _core=core,
+            _logic=logic,
+            _views={},
+            _names=[],
+            _viewport=_Viewport(self._arrange),
+            _shown=None,
         )
-        self.__dict__["_names"] = []
         self._node().AddObserver(vtkCommand.ModifiedEvent, lambda *_: self._follow())
         self._node().SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
 
