@@ -7,7 +7,8 @@ Chromium shows it), and prints what was found. Exit status 1: a result differs f
 memory did not stay flat, or another subject failed than the one that had to.
 
     python Testing/Benchmarks/cohort.py --subjects 12 --voxel 3 --workers 1 2 --out cohort
-    python Testing/Benchmarks/cohort.py --subjects 100 --voxel 4 --workers 2 --model small --out flat
+
+For memory over many subjects: --subjects 100 --voxel 4 --workers 2 --model small --out flat.
 """
 
 from __future__ import annotations

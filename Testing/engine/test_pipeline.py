@@ -200,14 +200,14 @@ def test_beyond_a_scan_there_is_nothing(tiny_model, thick_pair):
 # --- pieces -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("slab_voxels", [1, 3000])
+@pytest.mark.parametrize("piece_voxels", [1, 3000])
 @torch.inference_mode()
-def test_slabs_change_nothing(slab_voxels, session, thick_pair):
+def test_pieces_change_nothing(piece_voxels, session, thick_pair):
     for modality, scan in enumerate(thick_pair):
         prepared = session.prepare(scan)
         encode = session.engine.encode
-        whole = encode(modality, prepared, scan.grid, Progress(), implicit.SLAB_VOXELS)
-        pieces = encode(modality, prepared, scan.grid, Progress(), slab_voxels)
+        whole = encode(modality, prepared, scan.grid, Progress(), implicit.PIECE_VOXELS)
+        pieces = encode(modality, prepared, scan.grid, Progress(), piece_voxels)
         assert pieces.encoding.maps.shape == whole.encoding.maps.shape
         difference = (pieces.encoding.maps - whole.encoding.maps).abs().max()
         assert float(difference) < 1e-3 * float(whole.encoding.maps.abs().max())

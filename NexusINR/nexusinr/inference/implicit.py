@@ -1,4 +1,4 @@
-"""Nexus-INR at work: scans encoded slab by slab, any lattice decoded block by block."""
+"""Nexus-INR at work: scans encoded piece by piece, any lattice decoded block by block."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
-from nexusinr.inference.tiles import blocks, cancellable, indices_around
+from nexusinr.inference.tiles import (
+    blocks,
+    cancellable,
+    indices_around,
+    piece_edges,
+    with_halo,
+)
 from nexusinr.models.encoders import receptive_radius
 from nexusinr.models.nexus_inr import Encoding, NexusINR, Sampled
 from nexusinr.models.sampling import LatticeMap
 
-#: Voxels that one encoder pass takes at most; bounds memory. What is smaller has more halo: half of
-#: it costs a whole head a third of the encoding time again.
-SLAB_VOXELS = 1_200_000
+#: Voxels that one pass of an encoder takes at most, halo included; bounds memory. What is smaller
+#: has more halo.
+PIECE_VOXELS = 1_400_000
 
-#: Working space of one encoder pass per slab voxel and feature channel, in bytes.
-SLAB_BYTES = 4 * 9
+#: Working space of one pass per voxel and feature channel, in bytes.
+PASS_BYTES = 4 * 9
 
 #: Edge of the blocks in which a target lattice is decoded: on a CPU small enough for its cache and
 #: for leaving out air, on a GPU with enough points to keep it busy.
@@ -35,7 +41,7 @@ class Implicit:
     """The engine of Nexus-INR (see `engine.Engine`): what is encoded serves any target."""
 
     steps = Steps("encoding", 0.37, "decoding", 0.35)
-    piece_voxels = SLAB_VOXELS
+    piece_voxels = PIECE_VOXELS
 
     def __init__(self, network: NexusINR) -> None:
         self.network = network
@@ -84,7 +90,7 @@ class Implicit:
         """Encodings of all scans and one pass."""
         sizes = [scan.voxels for scan in scans]
         piece = min(piece_voxels, max(sizes))
-        return sum(sizes) * self.channels * 4 + piece * SLAB_BYTES * self.network.config.features
+        return sum(sizes) * self.channels * 4 + piece * PASS_BYTES * self.network.config.features
 
 
 @dataclass
@@ -110,9 +116,9 @@ def encode(
     modality: int,
     grid: Grid,
     progress: Progress,
-    slab_voxels: int = SLAB_VOXELS,
+    piece_voxels: int = PIECE_VOXELS,
 ) -> EncodedScan:
-    """Encodes one scan slab by slab, with a halo of the encoder's receptive field.
+    """Encodes one scan piece by piece, with a halo of the encoder's receptive field.
 
     Args:
         network: on its device.
@@ -120,28 +126,21 @@ def encode(
         conditions: (1, 6).
         modality: T1W or T2W.
         grid: the image's lattice.
-        progress: told of each slab; asked for a cancel before every layer.
-        slab_voxels: what one pass may take.
+        progress: told of each piece; asked for a cancel before every layer.
+        piece_voxels: what one pass may take.
     """
     halo = receptive_radius(network.shared[modality])
-    size = image.shape[2:]
-    axis = int(np.argmax(size))
-    others = int(np.prod(size)) // size[axis]
-    width = max(slab_voxels // others - 2 * halo, 4)
+    pieces = list(blocks(grid.shape, piece_edges(grid.shape, halo, piece_voxels)))
     maps: Tensor | None = None
     with cancellable(network, progress):
-        for start in range(0, size[axis], width):
-            stop = min(start + width, size[axis])
-            low, high = max(start - halo, 0), min(stop + halo, size[axis])
-            piece = image.narrow(2 + axis, low, high - low)
-            piece = piece.to(memory_format=torch.channels_last_3d)
-            found = network.encode(piece, conditions, modality).maps
+        for n, piece in enumerate(pieces):
+            around, inner = with_halo(piece, halo, grid.shape)
+            part = image[0, 0][around][None, None].contiguous(memory_format=torch.channels_last_3d)
+            found = network.encode(part, conditions, modality).maps[0]
             if maps is None:
-                maps = found.new_empty((1, *size, found.shape[-1]))
-            maps.narrow(1 + axis, start, stop - start).copy_(
-                found.narrow(1 + axis, start - low, stop - start)
-            )
-            progress.tell(stop / size[axis])
+                maps = found.new_empty((1, *grid.shape, found.shape[-1]))
+            maps[0][piece] = found[inner]
+            progress.tell((n + 1) / len(pieces))
     assert maps is not None
     return EncodedScan(Encoding(maps, conditions), grid)
 

@@ -17,7 +17,11 @@ from nexusinr.inference.progress import Progress
 LEAST_EDGE = 8
 
 
-def blocks(shape: tuple[int, int, int], size: ArrayLike) -> Iterator[tuple[slice, slice, slice]]:
+#: A part of a lattice.
+Block = tuple[slice, slice, slice]
+
+
+def blocks(shape: tuple[int, int, int], size: ArrayLike) -> Iterator[Block]:
     """Blocks of at most `size` voxels, one edge or three, that cover a lattice."""
     edges = np.broadcast_to(np.asarray(size, dtype=int), (3,)).tolist()
     ranges = [range(0, n, edge) for n, edge in zip(shape, edges, strict=True)]
@@ -38,9 +42,20 @@ def piece_edges(shape: tuple[int, int, int], halo: int, limit: int) -> NDArray[n
     counts = np.ones(3, dtype=int)
     while True:
         edges: NDArray[np.int64] = -(-whole // counts)
-        if np.minimum(edges + 2 * halo, whole).prod() <= limit or edges.max() <= LEAST_EDGE:
+        grown = edges + halo * np.minimum(counts - 1, 2)  # none of them reaches beyond the lattice
+        if np.minimum(grown, whole).prod() <= limit or edges.max() <= LEAST_EDGE:
             return edges
         counts[edges.argmax()] += 1
+
+
+def with_halo(block: Block, halo: int, shape: tuple[int, int, int]) -> tuple[Block, Block]:
+    """A block grown by a halo inside a lattice, and where the block itself lies in that."""
+    around, inner = [], []
+    for part, n in zip(block, shape, strict=True):
+        first = max(part.start - halo, 0)
+        around.append(slice(first, min(part.stop + halo, n)))
+        inner.append(slice(part.start - first, part.stop - first))
+    return (around[0], around[1], around[2]), (inner[0], inner[1], inner[2])
 
 
 def indices_around(
