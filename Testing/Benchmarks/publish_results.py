@@ -13,11 +13,14 @@ import argparse
 from pathlib import Path
 
 from nexusinr.errors import InputError
+from nexusinr.evaluation.paired import gains, interval
 from nexusinr.evaluation.report import notes, section
 from nexusinr.evaluation.scores import BASELINES, BOTH, SCORES, Score, read_scores
 from nexusinr.models import weights
+from nexusinr.models.nexus_inr import MODALITIES
 
-PROTOCOL = "brats"
+#: The protocol of README's table, and that both scans were given.
+MAIN = ("brats", BOTH)
 
 COMMANDS = """\
 ```
@@ -28,7 +31,9 @@ python Testing/Benchmarks/publish_results.py results --models {models}
 
 ROOT = Path(__file__).resolve().parents[2]
 README, TABLES = ROOT / "README.md", ROOT / "Resources" / "Docs" / "tables.md"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+#: Marked parts of the pages.
+RESULTS, SLICES = "results", "slices"
 
 
 def main() -> None:
@@ -42,26 +47,29 @@ def main() -> None:
     scores = measured(first / SCORES, [weights.find(name) for name in models])
     publish_readme(scores, left_out(first), arguments.models)
     put(TABLES, tables(arguments.results))
+    put(TABLES, other_slices(arguments.results, models), SLICES)
 
 
 def measured(path: Path, found: list[weights.Card]) -> list[Score]:
-    """The scores of the interpolations and of these weights. Raises InputError without any."""
-    digests = {card.name: card.sha256 for card in found}
-    scores = [
-        score
-        for score in read_scores(path)
-        if (score.trial.protocol, score.trial.given) == (PROTOCOL, BOTH)
-        and (
-            score.method in BASELINES
-            or digests.get(score.method, "").startswith(score.trial.weights)
-        )
-    ]
-    for name in digests:
-        if not any(score.method == name for score in scores):
+    """The scores of the main protocol. Raises InputError without any of a model."""
+    scores = [s for s in current(path, found) if (s.trial.protocol, s.trial.given) == MAIN]
+    for card in found:
+        if not any(score.method == card.name for score in scores):
             raise InputError(
-                f"{path}: has no scores of {name!r} as it is installed now; evaluate it again"
+                f"{path}: has no scores of {card.name!r} as it is installed now; evaluate it again"
             )
     return scores
+
+
+def current(path: Path, found: list[weights.Card]) -> list[Score]:
+    """The scores of the interpolations and of these weights."""
+    digests = {card.name: card.sha256 for card in found}
+    return [
+        score
+        for score in read_scores(path)
+        if score.method in BASELINES
+        or digests.get(score.method, "").startswith(score.trial.weights)
+    ]
 
 
 def left_out(results: Path) -> list[str]:
@@ -82,11 +90,30 @@ def tables(folders: list[Path]) -> str:
     return "\n\n".join(found[name].read_text(encoding="utf-8").strip() for name in sorted(found))
 
 
-def put(page: Path, block: str) -> None:
+def other_slices(folders: list[Path], models: list[str]) -> str:
+    """Gains over cubic interpolation by the other protocols, and from one scan alone."""
+    found = [weights.find(name) for name in models]
+    scores = [score for folder in folders for score in current(folder / SCORES, found)]
+    scores = [s for s in scores if (s.trial.protocol, s.trial.given) != MAIN]
+    heads = ["slices", "subjects", *(f"{name}, {scan}" for name in models for scan in MODALITIES)]
+    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    for label in dict.fromkeys(score.trial.label for score in scores):
+        own = [score for score in scores if score.trial.label == label]
+        cells = [label, str(len({score.subject for score in own}))]
+        for name in models:
+            for scan in MODALITIES:
+                rows = [score for score in own if score.modality == scan]
+                cells.append(interval(gains(rows, name, "cubic"), 2, "+"))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) if scores else "Not measured with these weights."
+
+
+def put(page: Path, block: str, name: str = RESULTS) -> None:
     """Replaces what stands between the two marks of a page."""
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{block.strip()}\n\n{END}{after}", encoding="utf-8")
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    after = rest.split(end)[1]
+    page.write_text(f"{before}{begin}\n\n{block.strip()}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
