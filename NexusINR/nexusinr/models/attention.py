@@ -52,14 +52,15 @@ class CrossModalAttention(nn.Module):
         """
         key, value = key_value.split(self.width, dim=-1)
         asked = self.query(query) * self.width**-0.5
-        scores = torch.stack([(asked * shifted).sum(-1) for shifted in _shifts(key)], dim=-1)
+        scores = torch.stack([(asked * shifted).sum(-1) for shifted in shifts(key)], dim=-1)
         weights = torch.softmax(scores + self.distance_bias[self.distance], dim=-1)
         answer = torch.zeros_like(asked)
-        for n, shifted in enumerate(_shifts(value)):
+        for n, shifted in enumerate(shifts(value)):
             answer = torch.addcmul(answer, weights[..., n : n + 1], shifted)
         return self.out(answer)
 
 
-def _shifts(padded: Tensor) -> list[Tensor]:
+def shifts(padded: Tensor) -> list[Tensor]:
+    """The 27 neighbours of every point, (B, I, J, K, C) each; (B, I+2, J+2, K+2, C) given."""
     i, j, k = (n - 2 for n in padded.shape[1:4])
     return [padded[:, a : a + i, b : b + j, c : c + k] for a, b, c in OFFSETS]

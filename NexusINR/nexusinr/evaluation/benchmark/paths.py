@@ -1,35 +1,37 @@
 """The ways to the same lattice that are compared with: the paper's and that of ArSSR.
 
-Both are given the sizes and the sampling of the network at hand, so that only the way differs.
+Both are given the sizes of the network at hand, so that only the way differs, and are written with
+torch's own functions: features are read by `grid_sample`, and neighbours are gathered.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nexusinr.geometry import Grid
 from nexusinr.inference.implicit import EncodedScan
-from nexusinr.models.attention import CrossModalAttention
-from nexusinr.models.nexus_inr import NexusINR, Sampled
+from nexusinr.models.attention import CrossModalAttention, shifts
+from nexusinr.models.nexus_inr import Encoding, NexusINR, Sampled
 from nexusinr.models.sampling import LatticeMap
 
 
 def decode_dense(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) -> dict[int, Tensor]:
-    """The paper's dense path, intensities (1, I, J, K) by modality.
+    """The paper's dense path, intensities (1, I, J, K) by modality; of a network in dense form.
 
     Every feature is brought to the lattice first; keys and values are projected there, and every
     point attends, in air as well.
     """
-    around = grid.pad(1)
     sampled: dict[int, Sampled] = {}
     for modality, scan in scans.items():
         _, _, _, projected = network.split(scan.encoding.maps)
         size = 0 if projected is None else projected.shape[-1]
         plain = replace(scan.encoding, maps=scan.encoding.maps[..., : -size or None])
-        found = network.sample(plain, LatticeMap([scan.grid], [around]))
+        found = _read(network, plain, LatticeMap([scan.grid], [grid.pad(1)]))
         if size:
             attention = network.attention[1 - modality]
             assert isinstance(attention, CrossModalAttention)
@@ -47,8 +49,44 @@ def decode_each(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) ->
     found = {}
     for modality, scan in scans.items():
         lattice_map = LatticeMap([scan.grid], [grid.pad(1)])
-        found[modality] = network.decode(modality, network.sample(scan.encoding, lattice_map))
+        found[modality] = network.decode(modality, _read(network, scan.encoding, lattice_map))
     return {modality: decoded.intensity for modality, decoded in found.items()}
+
+
+def _read(network: NexusINR, encoding: Encoding, lattice_map: LatticeMap) -> Sampled:
+    """As `network.sample`, by `grid_sample`."""
+    maps = encoding.maps.permute(0, 4, 1, 2, 3)
+    last = torch.tensor(lattice_map.scan_shape, device=maps.device) - 1
+    where = lattice_map.coordinates(maps) / last.clamp(min=1) * 2 - 1
+    read = functional.grid_sample(
+        maps, where.flip(-1).to(maps.dtype), padding_mode="border", align_corners=True
+    )
+    position = network.sample(replace(encoding, maps=encoding.maps[..., :1]), lattice_map).position
+    return Sampled(read.permute(0, 2, 3, 4, 1), position)
+
+
+class GatheringAttention(CrossModalAttention):
+    """The same attention, all neighbours of all points gathered before they are weighed."""
+
+    def forward(self, query: Tensor, key_value: Tensor) -> Tensor:
+        """See CrossModalAttention."""
+        key, value = torch.stack(shifts(key_value), dim=-2).split(self.width, dim=-1)
+        asked = self.query(query).unsqueeze(-2) * self.width**-0.5
+        weights = torch.softmax((asked * key).sum(-1) + self.distance_bias[self.distance], dim=-1)
+        return self.out((weights.unsqueeze(-1) * value).sum(-2))
+
+
+def dense_form(network: NexusINR) -> NexusINR:
+    """A copy of a network for the dense path, with the same weights."""
+    dense = copy.deepcopy(network)
+    if not dense.config.cross_attention:
+        return dense
+    for n, part in enumerate(dense.attention):
+        if isinstance(part, CrossModalAttention):
+            gathering = GatheringAttention(dense.config.features, part.width)
+            gathering.load_state_dict(part.state_dict())
+            dense.attention[n] = gathering.to(part.query.weight.device, part.query.weight.dtype)
+    return dense
 
 
 def arssr_form(network: NexusINR) -> NexusINR:
