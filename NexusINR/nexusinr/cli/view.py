@@ -80,9 +80,6 @@ def serve(
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         with options.needs_extra("web"):
-            from nexusinr.web import preload
-
-            preload.begin()  # first: it goes on beside everything that follows
             from nexusinr.web import serve as viewer
 
             viewer.serve(
