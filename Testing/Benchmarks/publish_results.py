@@ -95,6 +95,7 @@ def other_slices(folders: list[Path], models: list[str]) -> str:
     found = [weights.find(name) for name in models]
     scores = [score for folder in folders for score in current(folder / SCORES, found)]
     scores = [s for s in scores if (s.trial.protocol, s.trial.given) != MAIN]
+    models = [name for name in models if any(s.method == name for s in scores)]
     heads = ["slices", "subjects", *(f"{name}, {scan}" for name in models for scan in MODALITIES)]
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     for label in dict.fromkeys(score.trial.label for score in scores):
