@@ -7,6 +7,7 @@ or lie apart from it, behind the skull.
 from __future__ import annotations
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -37,13 +38,23 @@ def within_brain(tissues: NDArray[np.uint8], spacing: NDArray[np.float64]) -> ND
         return tissues
     box = ndimage.find_objects((tissues > 0).astype(np.uint8))[0]
     part = tissues[box]
-    core = ndimage.distance_transform_edt(np.pad(part > 0, 1), sampling=spacing) > CORE_DEPTH
+    core = _distance_to(np.pad(part == 0, 1, constant_values=True), spacing) > CORE_DEPTH
     pieces, count = ndimage.label(core[1:-1, 1:-1, 1:-1])
     if not count:
         return tissues
     sizes = np.bincount(pieces.ravel())[1:]
     brain = np.isin(pieces, 1 + np.flatnonzero(sizes >= PIECE_SHARE * sizes.max()))
-    near = ndimage.distance_transform_edt(~brain, sampling=spacing) <= REACH
+    near = _distance_to(brain, spacing) <= REACH
     kept = np.zeros_like(tissues)
     kept[box] = np.where(near, part, 0)
     return kept
+
+
+def _distance_to(mask: NDArray[np.bool_], spacing: NDArray[np.float64]) -> NDArray[np.float32]:
+    """How far every voxel outside a mask is from its nearest voxel, mm; not above 0 inside."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing[::-1].tolist())  # SimpleITK counts axes from the last one
+    distance: NDArray[np.float32] = sitk.GetArrayFromImage(
+        sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
+    )
+    return distance
