@@ -106,7 +106,7 @@ def other_slices(folders: list[Path], models: list[str]) -> str:
                 rows = [score for score in own if score.modality == scan]
                 cells.append(interval(gains(rows, name, "cubic"), 2, "+"))
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) if scores else "Not measured with these weights."
+    return "\n".join(lines) if models else "Not measured with these weights."
 
 
 def put(page: Path, block: str, name: str = RESULTS) -> None:

@@ -241,6 +241,21 @@ def test_a_name_that_is_no_text_is_noticed(incoming, tmp_path):
     assert "not a whole zip" in refused(incoming, "a.zip", bytes(packed), tmp_path)
 
 
+@pytest.mark.parametrize("error", [EOFError, NotImplementedError, UnicodeDecodeError])
+def test_what_goes_wrong_with_the_reader_is_no_damage(error, tmp_path):
+    own = error("utf-8", b"x", 0, 1, "why") if error is UnicodeDecodeError else error()
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped({"t1.nii": b"x"}))
+
+    def read():
+        with archive.unpacking(path, 1000) as files:
+            next(files)
+            raise own
+
+    with pytest.raises(error):
+        read()
+
+
 def test_archives_that_lie_about_their_size(incoming, tmp_path):
     packed = bytearray(zipped({"t1.nii": bytes(10**7)}))
     for mark, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):

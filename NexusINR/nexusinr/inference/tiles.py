@@ -16,7 +16,6 @@ from nexusinr.inference.progress import Progress
 #: Pieces are not cut below this edge: they would be little more than their halo.
 LEAST_EDGE = 8
 
-
 #: A part of a lattice.
 Block = tuple[slice, slice, slice]
 

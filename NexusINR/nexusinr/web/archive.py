@@ -8,9 +8,8 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO
 
 from nexusinr.errors import InputError
 
@@ -22,13 +21,38 @@ MOST_SHRUNK = 100
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-#: What a damaged archive leads to: when its list of members is read, and later on.
+#: What a damaged archive leads to: when its list of members is read, a member is opened, and read.
 _BAD_LIST = (EOFError, NotImplementedError, OSError, ValueError, struct.error, zipfile.BadZipFile)
-_BAD_MEMBER = (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_BAD_MEMBER = (NotImplementedError, UnicodeDecodeError, zipfile.BadZipFile)
+_BAD_CONTENT = (EOFError, zipfile.BadZipFile, zlib.error)
+
+
+class Member:
+    """The content of one file in an archive; ends at the size that is declared.
+
+    What goes wrong in it is told from what goes wrong with whoever reads it.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        try:
+            self._stream = archive.open(info)
+        except _BAD_MEMBER as error:
+            raise _damaged() from error
+
+    def read(self, size: int, /) -> bytes:
+        """Some bytes, at most `size`; none at the end. Raises InputError where it is damaged."""
+        try:
+            return self._stream.read(size)
+        except _BAD_CONTENT as error:
+            raise _damaged() from error
+
+    def close(self) -> None:
+        """Lets go of it."""
+        self._stream.close()
 
 
 @contextmanager
-def unpacking(path: Path, most_bytes: int) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
+def unpacking(path: Path, most_bytes: int) -> Iterator[Iterator[tuple[str, Member]]]:
     """The files of an archive in turn, each as its name and a stream of its content.
 
     The hidden files of macOS are left out. Raises InputError, before anything is unpacked, for an
@@ -46,27 +70,17 @@ def unpacking(path: Path, most_bytes: int) -> Iterator[Iterator[tuple[str, IO[by
         _check_sizes(members, path.stat().st_size, most_bytes)
         for member in members:
             _check_member(member)
-        try:
-            yield _files(archive, members)
-        except _BAD_MEMBER as error:
-            raise _damaged() from error
+        yield _files(archive, members)
 
 
 def _files(
     archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]
-) -> Iterator[tuple[str, IO[bytes]]]:
+) -> Iterator[tuple[str, Member]]:
     for member in members:
         parts = member.filename.split("/")
         if not member.is_dir() and not any(p.startswith((".", "__MACOSX")) for p in parts):
-            with _opened(archive, member) as stream:  # ends at the size that is declared
+            with closing(Member(archive, member)) as stream:
                 yield member.filename, stream
-
-
-def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
-    try:
-        return archive.open(member)
-    except UnicodeDecodeError as error:  # the name that stands before the member is no text
-        raise _damaged() from error
 
 
 def _check_sizes(members: list[zipfile.ZipInfo], packed: int, most_bytes: int) -> None:
