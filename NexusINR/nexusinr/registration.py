@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from nexusinr.geometry import Affine, FloatArray, Grid
-from nexusinr.intensity import Intensities, background_value, foreground
+from nexusinr.intensity import Intensities, background_value, head_of
 from nexusinr.resample import interpolate
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def rigid(fixed: Volume, moving: Volume, initial: ArrayLike | None = None) -> Ri
     """
     start = _checked(np.eye(4) if initial is None else np.asarray(initial, dtype=np.float64))
     levels = [(_at(fixed, spacing), _at(moving, spacing), spacing) for spacing in LEVELS_MM]
-    head = fixed.replace(data=foreground(fixed.data).astype(np.float32))
+    head = fixed.replace(data=head_of(fixed).astype(np.float32))
     rim = 0.0 if background_value(fixed.data) is None else RIM_MM
     regions = [
         _region(head, scan.grid, margin)

@@ -29,6 +29,7 @@ from nexusinr.geometry import Affine, Grid
 from nexusinr.inference.implicit import EncodedScan, decode_block
 from nexusinr.inference.output import OutputFolder
 from nexusinr.models.nexus_inr import NexusINR, NexusINRConfig, scan_conditions
+from nexusinr.models.position import position_size
 from nexusinr.models.sampling import LatticeMap
 from nexusinr.training import phantom
 from nexusinr.volume import Volume
@@ -171,8 +172,7 @@ def test_encoding_is_counted_as_by_hand(network):
     cubes = 27 * (1 * 4 + 4 * 4 + 4 * 2 + 6 * 2 + 4 * 4)  # first, second, two dense layers, last
     points = (4 + 2 * 2) * 4 + 4 * 4  # the fusions of the block and of the network
     film = 6 * 32 + 32 * 8
-    key_value = 4 * 2 * 3
-    assert found == 2 * (2 * (120 * (cubes + points) + film) + 120 * key_value)
+    assert found == 2 * 2 * (120 * (cubes + points) + film)
 
 
 def test_decoding_is_counted_as_by_hand(network, encoded):
@@ -186,8 +186,11 @@ def test_decoding_is_counted_as_by_hand(network, encoded):
     project = 8 * 4 + 4 * 4
     segment = 4 * 6 + 6 * 6
     fuse = 10 * 5 + 5 * 4
-    decoder = (4 + 2 * network.position_size) * 8 + 8 * 8 + 8
-    assert found == 2 * 24 * (query_out + project + segment + fuse + decoder)
+    decoder = 4 * 8 + 8 * 8 + 8
+    key_value = 5 * 6 * 4 * 4 * 6  # one voxel more on every side
+    lines = 2 * (3 + 4 + 2) * position_size(network.config.frequencies) * 8  # of both scans
+    points = 24 * (query_out + project + segment + fuse + decoder)
+    assert found == 2 * (points + key_value + lines)
 
 
 def test_traffic_is_what_operators_take_and_give():

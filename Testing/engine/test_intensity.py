@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from nexusinr.geometry import Affine
-from nexusinr.intensity import Normalisation, foreground, looks_swapped, normalise
+from nexusinr.intensity import (
+    CROSS,
+    Normalisation,
+    _filled,
+    foreground,
+    head_of,
+    looks_swapped,
+    normalise,
+)
 from nexusinr.volume import Volume, read_volume
 
 SHAPE = (48, 56, 20)  # 4 x 4 x 8 mm: thick slices
@@ -144,3 +154,24 @@ def test_real_pairs_swapped_and_not(data_folder, subject):
     )
     assert looks_swapped(t1w, t2w) is None
     assert looks_swapped(t2w, t1w) is not None
+
+
+@given(arrays(bool, st.tuples(*[st.integers(1, 7)] * 3)), st.integers(0, 2))
+def test_holes_are_filled_slice_by_slice(mask, axis):
+    found = _filled(mask, axis)
+    for n in range(mask.shape[axis]):
+        expected = ndimage.binary_fill_holes(mask.take(n, axis), CROSS)
+        np.testing.assert_array_equal(found.take(n, axis), expected)
+
+
+def test_a_head_is_worked_out_once_for_each_scan(t1w):
+    scan, other = (
+        Volume(t1w, Affine.from_parts((2, 2, 2))),
+        Volume(t1w[::-1], Affine.from_parts((2, 2, 2))),
+    )
+    head = head_of(scan)
+    assert head is head_of(scan)
+    np.testing.assert_array_equal(head, foreground(scan.data))
+    np.testing.assert_array_equal(head_of(other), head[::-1])
+    with pytest.raises(ValueError, match="read-only"):
+        head[0] = True

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from nexusinr.geometry import Affine, Grid
 from nexusinr.models.attention import DISTANCES, OFFSETS, CrossModalAttention
-from nexusinr.models.decoders import SirenDecoder, build_decoder, fourier_features
+from nexusinr.models.decoders import SirenDecoder, build_decoder
 from nexusinr.models.encoders import CONDITIONS, build_encoder, he_initialise
 from nexusinr.models.nexus_inr import (
     MODALITIES,
@@ -28,6 +28,7 @@ from nexusinr.models.nexus_inr import (
     Sampled,
     scan_conditions,
 )
+from nexusinr.models.position import Position, fourier_features, position_size
 from nexusinr.models.sampling import LatticeMap
 from nexusinr.resample import interpolate
 from nexusinr.training.losses import LossWeights, modality_losses, total
@@ -175,29 +176,35 @@ class TestDecoders:
 
 class TestAttention:
     def attention(self) -> CrossModalAttention:
-        """Queries are 1, answers are the values themselves."""
-        attention = CrossModalAttention(features=2, width=2)
+        """Queries are 1; the guide's four features are key and value, and the answers values."""
+        attention = CrossModalAttention(features=4, width=2)
         with torch.no_grad():
             attention.query.weight.zero_()
             attention.query.bias.fill_(1)
-            attention.out.weight.copy_(torch.eye(2))
+            attention.key_value.weight.copy_(torch.eye(4))
+            attention.out.weight.copy_(torch.eye(4, 2))
             attention.out.bias.zero_()
         return attention
 
+    def ask(self, key: Tensor, value: Tensor) -> Tensor:
+        """Answers (B, I, J, K, 2) of a guide with keys and values (B, I+2, J+2, K+2, 2)."""
+        shape = [n - 2 for n in key.shape[1:4]]
+        return self.ask_of(self.attention(), torch.rand(len(key), *shape, 4), key, value)
+
     @staticmethod
-    def guide(key: Tensor, value: Tensor) -> Tensor:
-        return torch.cat((key, value), dim=-1)
+    def ask_of(attention: CrossModalAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attention(query, torch.cat((key, value), dim=-1)).detach()[..., :2]
 
     def test_equal_keys_give_the_mean_of_27_neighbours(self):
         value = torch.rand(1, 6, 5, 7, 2)
-        answer = self.attention()(torch.rand(1, 4, 3, 5, 2), self.guide(value * 0, value))
+        answer = self.ask(value * 0, value)
         mean = functional.avg_pool3d(value.permute(0, 4, 1, 2, 3), 3, stride=1)
-        np.testing.assert_allclose(answer.detach(), mean.permute(0, 2, 3, 4, 1), atol=1e-6)
+        np.testing.assert_allclose(answer, mean.permute(0, 2, 3, 4, 1), atol=1e-6)
 
     def test_a_peaked_key_picks_that_neighbour(self):
         value, key = torch.rand(1, 7, 7, 7, 2), torch.zeros(1, 7, 7, 7, 2)
         key[0, 3, 4, 2] = 100
-        answer = self.attention()(torch.rand(1, 5, 5, 5, 2), self.guide(key, value)).detach()
+        answer = self.ask(key, value)
         near = torch.zeros(5, 5, 5, dtype=torch.bool)
         near[1:4, 2:5, 0:3] = True  # target n has neighbours n ... n + 2 in the grown guide
         picked = (answer[0] - value[0, 3, 4, 2]).abs().amax(-1) < 1e-6
@@ -206,9 +213,9 @@ class TestAttention:
     def test_a_weight_by_hand(self):
         key, value = torch.zeros(1, 3, 3, 3, 2), torch.zeros(1, 3, 3, 3, 2)
         key[0, 0, 1, 2, 0], value[0, 0, 1, 2] = 1.5, 1
-        answer = self.attention()(torch.rand(1, 1, 1, 1, 2), self.guide(key, value))
+        answer = self.ask(key, value)
         score = math.exp(1.5 / math.sqrt(2))
-        np.testing.assert_allclose(answer.detach().ravel(), score / (26 + score), rtol=1e-5)
+        np.testing.assert_allclose(answer.ravel(), score / (26 + score), rtol=1e-5)
 
     def test_distance_classes_by_hand(self):
         assert len(OFFSETS) == 27
@@ -217,15 +224,16 @@ class TestAttention:
         attention, value = self.attention(), torch.rand(1, 5, 5, 5, 2)
         with torch.no_grad():
             attention.distance_bias.copy_(torch.tensor([100.0, 0, 0, 0]))
-        answer = attention(torch.rand(1, 3, 3, 3, 2), self.guide(value * 0, value))
-        np.testing.assert_allclose(answer.detach(), value[:, 1:-1, 1:-1, 1:-1], atol=1e-6)
+        answer = self.ask_of(attention, torch.rand(1, 3, 3, 3, 4), value * 0, value)
+        np.testing.assert_allclose(answer, value[:, 1:-1, 1:-1, 1:-1], atol=1e-6)
 
-    def test_projecting_first_or_sampling_first_is_the_same(self):
-        attention, features = CrossModalAttention(3, 4), torch.rand(1, 5, 6, 4, 3)
-        lattice_map = LatticeMap([grid((5, 6, 4), (1, 1, 3))], [grid((4, 4, 4), (1, 2, 2), TURN)])
-        first = lattice_map.sample(attention.project(features))
-        last = attention.project(lattice_map.sample(features))
-        np.testing.assert_allclose(first.detach(), last.detach(), atol=1e-5)
+    def test_a_batch_is_answered_one_by_one(self):
+        attention = CrossModalAttention(3, 4)
+        query, guide = torch.rand(2, 3, 4, 2, 3), torch.rand(2, 5, 6, 4, 3)
+        both = attention(query, guide)
+        for n in range(2):
+            alone = attention(query[n : n + 1], guide[n : n + 1])
+            torch.testing.assert_close(both[n : n + 1], alone)
 
 
 class TestNetwork:
@@ -253,19 +261,20 @@ class TestNetwork:
         network = stirred()
         own, guide = (read(network, m, PAIR[m], TARGET) for m in (modality, 1 - modality))
         found = network.decode(modality, own, guide)
-        image, shared, specific, _ = network.split(own.maps[:, 1:-1, 1:-1, 1:-1])
-        _, around, _, key_value = network.split(guide.maps)
-        fused = shared + network.attention[modality](shared, key_value)  # 6
+        image, shared, specific = network.split(own.maps[:, 1:-1, 1:-1, 1:-1])
+        _, around, _ = network.split(guide.maps)
+        fused = shared + network.attention[modality](shared, around)  # 6
         features = network.project[modality](torch.cat((fused, specific), -1)) + fused  # 15, 16
         logits = network.segment[modality](features)  # 20, 21
         final = network.fuse[modality](torch.cat((features, logits), -1))  # 22, 23
-        position = torch.cat((own.position, guide.position), -1)  # 17, 24, 25
-        residual = network.decoder[modality](torch.cat((final, position), -1))
+        position = torch.cat((own.position.full(), guide.position.full()), -1)  # 17, 24, 25
+        decoder = network.decoder[modality]
+        residual = decoder.head(decoder.net(torch.cat((final, position), -1)))
         torch.testing.assert_close(found.intensity, (image + RESIDUAL_SCALE * residual)[..., 0])
         torch.testing.assert_close(found.logits, logits)
         torch.testing.assert_close(found.fused, fused)
         torch.testing.assert_close(found.guide_shared, around[:, 1:-1, 1:-1, 1:-1])
-        alone = network.decoder[modality](torch.cat((shared, position), -1))  # 10, 11
+        alone = decoder.head(decoder.net(torch.cat((shared, position), -1)))  # 10, 11
         alone = (image + RESIDUAL_SCALE * alone)[..., 0]
         torch.testing.assert_close(network.decode_alone(modality, found), alone)
 
@@ -340,14 +349,27 @@ class TestNetwork:
         thick = Scan(torch.rand(1, 1, 2, 2, 2), grid((2, 2, 2), (1, 1, 4)), (1, 1, 3))
         target = thick.grid.with_spacing((1, 1, 1))
         encoding = network.encode(thick.image, thick.conditions, T1W)
-        position = network.sample(encoding, LatticeMap([thick.grid], [target.pad(1)])).position[0]
-        assert position.shape == (2, 2, 8, network.position_size)
+        sampled = network.sample(encoding, LatticeMap([thick.grid], [target.pad(1)]))
+        position = sampled.position.full()[0]
+        assert position.shape == (2, 2, 8, position_size(TINY.frequencies))
         # Beyond the first and the last centre the scan is read, and the offset taken, at its edge.
         along = [0, 0, 0.125, 0.375, -0.375, -0.125, 0, 0]
         np.testing.assert_allclose(position[0, 0, :, 2], along, atol=1e-6)
         np.testing.assert_allclose(position[..., :2], 0, atol=1e-6)
         known = [0, 0, math.log(1 / 4), 0, 0, math.log(3 / 4)]
         np.testing.assert_allclose(position[1, 1, 5, -6:], known, atol=1e-6)
+
+    @pytest.mark.parametrize("turn", [None, TURN], ids=["parallel", "oblique"])
+    def test_parts_of_a_mapped_position_add_up_to_it(self, turn):
+        target = grid((3, 5, 4), (1.3, 0.9, 1.1), turn, centre=(0.2, -0.3, 0.4)).pad(1)
+        scan = PAIR[T1W]
+        position = Position(LatticeMap([scan.grid], [target]), scan.conditions, 2)
+        weight = torch.rand(7, position_size(2))
+        parts = position.mapped(weight)
+        assert len(parts) == (2 if turn is None else 1)
+        found = sum(parts)
+        assert found.shape == (1, 3, 5, 4, 7)
+        torch.testing.assert_close(found, position.full() @ weight.t(), atol=1e-5, rtol=1e-4)
 
     def test_scan_conditions_by_hand(self):
         found = scan_conditions(torch.tensor([[1.0, 2, 4]]), torch.tensor([[1.0, 2, 5]]))

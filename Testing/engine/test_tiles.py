@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from nexusinr.inference.tiles import LEAST_EDGE, blocks, piece_edges, with_halo
+from nexusinr.inference.tiles import LEAST_EDGE, block_edges, blocks, occupied, piece_edges
 
 edges = st.integers(1, 40)
 
@@ -17,16 +18,44 @@ def test_pieces_cover_a_lattice_once_and_keep_the_limit(shape, halo, limit):
     size = piece_edges(shape, halo, limit)
     found = []
     for block in blocks(shape, size):
-        around, inner = with_halo(block, halo, shape)
-        grown = lattice[around]
-        assert grown.size <= limit or size.max() <= LEAST_EDGE
-        np.testing.assert_array_equal(grown[inner], lattice[block])
-        for part, outer, n in zip(block, around, shape, strict=True):
-            assert outer.start == max(part.start - halo, 0)
-            assert outer.stop == min(part.stop + halo, n)
+        around = tuple(
+            slice(max(part.start - halo, 0), min(part.stop + halo, n))
+            for part, n in zip(block, shape, strict=True)
+        )
+        assert lattice[around].size <= limit or size.max() <= LEAST_EDGE
         found.append(lattice[block].ravel())
     np.testing.assert_array_equal(np.sort(np.concatenate(found)), lattice.ravel())
 
 
 def test_a_piece_has_halo_only_towards_others():
     np.testing.assert_array_equal(piece_edges((240, 240, 80), 12, 1_400_000), (120, 120, 80))
+
+
+@given(st.tuples(st.integers(1, 300), edges, edges), st.integers(1, 40))
+def test_blocks_of_thin_lattices_are_longer(shape, edge):
+    found = block_edges(shape, edge)
+    assert (found <= shape).all()
+    assert (found >= np.minimum(shape, edge)).all()
+    assert found.prod() <= edge**3
+    # None could be doubled.
+    for axis in np.flatnonzero(found < shape):
+        longer = found.copy()
+        longer[axis] = min(2 * found[axis], shape[axis])
+        if found[axis] == found[found < shape].min():
+            assert longer.prod() > edge**3
+
+
+def test_a_plane_is_cut_into_few_blocks():
+    np.testing.assert_array_equal(block_edges((256, 1, 256), 32), (256, 1, 128))
+
+
+@given(arrays(bool, st.tuples(edges, edges, edges), elements=st.booleans()), st.integers(1, 40))
+def test_boxes_are_the_smallest_that_hold_a_mask(mask, size):
+    seen = np.zeros(mask.shape, int)
+    for box in occupied(mask, size):
+        seen[box] += 1
+        for axis in range(3):
+            assert mask[box].take(0, axis).any()
+            assert mask[box].take(-1, axis).any()
+    assert seen.max() <= 1
+    assert (seen[mask] == 1).all()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nexusinr.geometry import Affine, FloatArray, Grid
-from nexusinr.intensity import background_value, foreground
+from nexusinr.intensity import background_value, head_of
 from nexusinr.resample import Kind, covered, interpolate
 from nexusinr.volume import Volume
 
@@ -102,7 +102,7 @@ def draw_comparison(acquired: dict[str, Volume], restored: dict[str, Volume], pa
         restored: the same keys, on one lattice; where it is a part of the head, that part is shown.
         path: of the picture.
     """
-    heads = {name: foreground(scan.data) for name, scan in acquired.items()}
+    heads = {name: head_of(scan) for name, scan in acquired.items()}
     view = _view(acquired, heads, next(iter(restored.values())).grid)
     picture = _Picture(view, len(acquired))
     for block, (name, scan) in enumerate(acquired.items()):

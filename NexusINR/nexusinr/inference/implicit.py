@@ -1,8 +1,9 @@
-"""Nexus-INR at work: scans encoded piece by piece, any lattice decoded block by block."""
+"""Nexus-INR at work: scans encoded plane by plane, any lattice decoded block by block."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,44 +15,48 @@ from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
-from nexusinr.inference.tiles import (
-    blocks,
-    cancellable,
-    indices_around,
-    piece_edges,
-    with_halo,
-)
+from nexusinr.inference.threads import each
+from nexusinr.inference.tiles import Block, block_edges, indices_around, occupied
 from nexusinr.models.encoders import receptive_radius
-from nexusinr.models.nexus_inr import Encoding, NexusINR, Sampled
+from nexusinr.models.nexus_inr import T1W, Encoding, NexusINR, Sampled
 from nexusinr.models.sampling import LatticeMap
+from nexusinr.models.streaming import streamed
 
-#: Voxels that one pass of an encoder takes at most, halo included; bounds memory. What is smaller
-#: has more halo.
-PIECE_VOXELS = 1_400_000
-
-#: Working space of one pass per voxel and feature channel, in bytes.
-PASS_BYTES = 4 * 9
+#: Voxels that enter the encoders at once: on a CPU so few that its cache holds most of what they
+#: make, on a GPU enough to keep it busy.
+PIECE_VOXELS, GPU_PIECE_VOXELS = 100_000, 2_000_000
 
 #: Edge of the blocks in which a target lattice is decoded: on a CPU small enough for its cache and
 #: for leaving out air, on a GPU with enough points to keep it busy.
-TILE, GPU_TILE = 24, 64
+TILE, GPU_TILE = 32, 64
+
+#: Intensities by modality and tissue values of a block, (I, J, K); None without tissues.
+Decoding = tuple[dict[int, NDArray[np.float32]], NDArray[np.uint8] | None]
 
 
 class Implicit:
     """The engine of Nexus-INR (see `engine.Engine`): what is encoded serves any target."""
 
     steps = Steps("encoding", 0.37, "decoding", 0.35)
-    piece_voxels = PIECE_VOXELS
 
     def __init__(self, network: NexusINR) -> None:
         self.network = network
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the network is there now."""
+        return next(self.network.parameters()).device.type == "cpu"
+
+    @property
+    def piece_voxels(self) -> int:
+        """See the constants."""
+        return PIECE_VOXELS if self.on_cpu else GPU_PIECE_VOXELS
+
+    @property
     def channels(self) -> int:
         """Length of an encoding at one voxel."""
         c = self.network.config
-        guiding = 2 * c.attention_width if c.cross_attention else 0
-        return 1 + c.features * (1 + c.multi_modal_fusion) + guiding
+        return 1 + c.features * (1 + c.multi_modal_fusion)
 
     def serves(self, encoded: EncodedScan, scan: PreparedScan, target: Grid) -> bool:
         """Always."""
@@ -82,15 +87,21 @@ class Implicit:
     ) -> Restored:
         """Wherever one of the scans shows head: each tells of both."""
         head = np.any(list(inside.values()), axis=0)
-        on_cpu = next(self.network.parameters()).device.type == "cpu"
-        tile = TILE if on_cpu else GPU_TILE
+        tile = TILE if self.on_cpu else GPU_TILE
         return decode(self.network, encoded, start, head, target, progress, with_tissues, tile)
 
     def memory(self, scans: Sequence[Grid], target: Grid, piece_voxels: int) -> int:
-        """Encodings of all scans and one pass."""
-        sizes = [scan.voxels for scan in scans]
-        piece = min(piece_voxels, max(sizes))
-        return sum(sizes) * self.channels * 4 + piece * PASS_BYTES * self.network.config.features
+        """Encodings of all scans and what is streamed through the encoders of one."""
+        kept = 4 * self.channels * sum(scan.voxels for scan in scans)
+        if not piece_voxels:
+            return kept
+        plane = max(scan.voxels // scan.shape[0] for scan in scans)
+        encoders = self.network.encoders(T1W)
+        layers = sum(map(receptive_radius, encoders))
+        # Every layer has a window of its input, one and a half times the features on average; at
+        # the end, when all of them let go of what they kept, those are 8 planes longer on average.
+        window = max(piece_voxels, plane) + 8 * plane
+        return kept + 4 * self.network.config.features * layers * window * 3 // 2
 
 
 @dataclass
@@ -101,7 +112,12 @@ class EncodedScan:
     grid: Grid
 
     def around(self, target: Grid) -> EncodedScan:
-        """The part that interpolation at the target's points reads."""
+        """The part that interpolation at the target's points reads.
+
+        All of it for an oblique target, which reads single voxels: a block of them reaches far.
+        """
+        if self.grid.axes_in(target) is None:
+            return self
         start, stop = indices_around(self.grid, target)
         start -= start % 2  # points midway between two voxels go to the even one, in any part
         a, b, c = (slice(int(i), int(j)) for i, j in zip(start, stop, strict=True))
@@ -118,7 +134,7 @@ def encode(
     progress: Progress,
     piece_voxels: int = PIECE_VOXELS,
 ) -> EncodedScan:
-    """Encodes one scan piece by piece, with a halo of the encoder's receptive field.
+    """Encodes one scan a few planes at a time (see `streaming`).
 
     Args:
         network: on its device.
@@ -126,21 +142,25 @@ def encode(
         conditions: (1, 6).
         modality: T1W or T2W.
         grid: the image's lattice.
-        progress: told of each piece; asked for a cancel before every layer.
+        progress: told after each pass, and asked for a cancel before it.
         piece_voxels: what one pass may take.
     """
-    halo = receptive_radius(network.shared[modality])
-    pieces = list(blocks(grid.shape, piece_edges(grid.shape, halo, piece_voxels)))
+    streams = [streamed(encoder, conditions) for encoder in network.encoders(modality)]
+    planes = image[0].permute(1, 2, 3, 0)
+    count, step = len(planes), max(piece_voxels // planes[0].numel(), 1)
     maps: Tensor | None = None
-    with cancellable(network, progress):
-        for n, piece in enumerate(pieces):
-            around, inner = with_halo(piece, halo, grid.shape)
-            part = image[0, 0][around][None, None].contiguous(memory_format=torch.channels_last_3d)
-            found = network.encode(part, conditions, modality).maps[0]
-            if maps is None:
-                maps = found.new_empty((1, *grid.shape, found.shape[-1]))
-            maps[0][piece] = found[inner]
-            progress.tell((n + 1) / len(pieces))
+    done = 0
+    for first in range(0, count, step):
+        progress.check()
+        new, last = planes[first : first + step], first + step >= count
+        features = [stream(new, last) for stream in streams]
+        ready = slice(done, done + len(features[0]))
+        found = torch.cat((planes[ready], *features), dim=-1)
+        if maps is None:
+            maps = found.new_empty((1, *grid.shape, found.shape[-1]))
+        maps[0][ready] = found
+        done = ready.stop
+        progress.tell(done / count)
     assert maps is not None
     return EncodedScan(Encoding(maps, conditions), grid)
 
@@ -166,28 +186,30 @@ def decode(
         target: the lattice.
         progress: told of each block.
         with_tissues: whether the segmentation is wanted.
-        tile: edge of a block.
+        tile: edge of a block that is a cube.
     """
     tissues = None
     if with_tissues and network.config.segmentation_enhanced:
         tissues = np.zeros(target.shape, dtype=np.uint8)
-    todo = [block for block in blocks(target.shape, tile) if inside[block].any()]
-    for n, block in enumerate(todo):
+    todo = list(occupied(inside, block_edges(target.shape, tile)))
+
+    def work(block: Block) -> Decoding:
         first = np.array([s.start for s in block])
-        grid = target.crop(first, [s.stop for s in block])
-        values, classes = decode_block(network, scans, grid)
-        head = inside[block]
-        for modality, value in values.items():
-            start[modality][block][head] = value[head]
-        if tissues is not None and classes is not None:
-            tissues[block][head] = classes[head]
-        progress.tell((n + 1) / len(todo))
+        return decode_block(network, scans, target.crop(first, [s.stop for s in block]))
+
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    with closing(each(work, todo, on_cpu)) as found:
+        for n, (block, (values, classes)) in enumerate(zip(todo, found, strict=True)):
+            head = inside[block]
+            for modality, value in values.items():
+                start[modality][block][head] = value[head]
+            if tissues is not None and classes is not None:
+                tissues[block][head] = classes[head]
+            progress.tell((n + 1) / len(todo))
     return Restored(start, tissues)
 
 
-def decode_block(
-    network: NexusINR, scans: dict[int, EncodedScan], grid: Grid
-) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.uint8] | None]:
+def decode_block(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) -> Decoding:
     """Intensities by modality and tissue values of one small lattice, (I, J, K)."""
     sampled: dict[int, Sampled] = {}
     around = grid.pad(1)
@@ -199,7 +221,22 @@ def decode_block(
         decoded = network.decode(modality, own, sampled.get(1 - modality))
         values[modality] = decoded.intensity[0].float().cpu().numpy()
         if decoded.logits is not None:
-            chances.append(decoded.logits[0].float().softmax(dim=-1))
+            # Classes first: along the points the sums of softmax are several times as fast.
+            chances.append(decoded.logits[0].flatten(0, 2).t().contiguous().float().softmax(dim=0))
     if not chances:
         return values, None
-    return values, sum(chances[1:], chances[0]).argmax(dim=-1).to(torch.uint8).cpu().numpy()
+    classes = _largest(sum(chances[1:], chances[0]))
+    return values, classes.reshape(grid.shape).cpu().numpy()
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The row, (points,) uint8, of the largest of each column, (rows, points).
+
+    `argmax` over rows takes as long as all the rest of the tissues.
+    """
+    best = values[0]
+    row = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for n, value in enumerate(values[1:], 1):
+        row.masked_fill_(value > best, n)
+        best = torch.maximum(best, value)
+    return row

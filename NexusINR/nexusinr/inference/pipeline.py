@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +147,7 @@ def upsample(
             session = session or Session(model, device)
             check_memory(scans, lattice.work, session, max_memory)
         with watch.step("registering", 0.05):
-            scans, alignment = _align(scans, register)
+            scans, alignment = _align(scans, register, session)
         prepared = _prepare(session, scans)
         session, adaptation = _adapt(session, prepared, adapt, watch)
         restored = _restore(session, prepared, lattice.work, watch, segmentation, ensemble)
@@ -199,12 +200,12 @@ def _check_sources(scans: Scans, folder: OutputFolder) -> None:
             )
 
 
-def _align(scans: Scans, mode: str) -> tuple[Scans, dict[str, Any]]:
+def _align(scans: Scans, mode: str, session: Session) -> tuple[Scans, dict[str, Any]]:
     """Moves the T2w scan onto the T1w scan where their headers disagree."""
     if len(scans.volumes) < 2 or mode == "none":
         return scans, report.describe_registration(mode, None, applied=False)
     try:
-        found = registration.rigid(scans.volumes[T1W], scans.volumes[T2W])
+        found = session.align(scans.volumes[T1W], scans.volumes[T2W])
     except ValueError as error:
         raise InputError(str(error)) from error
     wanted = found.accepted and (mode == "rigid" or found.displacement_mean > AUTO_DISPLACEMENT)
@@ -341,19 +342,22 @@ def _write(
 ) -> dict[str, Path]:
     affine = result.grid.affine
     restored = {m: v for m, v in ((T1W, result.t1w), (T2W, result.t2w)) if v is not None}
-    for modality, volume in restored.items():
-        write_volume(folder.file(IMAGES[modality]), volume.data, affine)
-        watch.tell(0.2 * (1 + modality))
-    if result.segmentation is not None:
-        write_volume(folder.file(SEGMENTATION), result.segmentation, affine)
-        watch.tell(0.5)
+    with ThreadPoolExecutor(1, "draw") as beside:  # compressing keeps one core busy
+        drawn = beside.submit(
+            draw_comparison,
+            {MODALITIES[m]: v for m, v in scans.volumes.items()},
+            {MODALITIES[m]: v for m, v in restored.items()},
+            folder.file(COMPARISON),
+        )
+        for modality, volume in restored.items():
+            write_volume(folder.file(IMAGES[modality]), volume.data, affine)
+            watch.tell(0.2 * (1 + modality))
+        if result.segmentation is not None:
+            write_volume(folder.file(SEGMENTATION), result.segmentation, affine)
+            watch.tell(0.5)
+        drawn.result()
     if dicom:
         _write_dicom(result, restored, scans, folder.file(DICOM), watch.part(0.5, 0.4))
-    draw_comparison(
-        {MODALITIES[m]: v for m, v in scans.volumes.items()},
-        {MODALITIES[m]: v for m, v in restored.items()},
-        folder.file(COMPARISON),
-    )
     folder.write_json(REPORT, result.report)
     watch.tell(0.95)
     return folder.publish(instead_of=(*IMAGES, SEGMENTATION, COMPARISON, REPORT, DICOM))

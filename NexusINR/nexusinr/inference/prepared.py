@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nexusinr.geometry import Affine, Grid
-from nexusinr.intensity import foreground, normalise
+from nexusinr.intensity import head_of, normalise
 from nexusinr.volume import Volume
 
 #: Voxels of air kept around the head.
@@ -29,7 +29,7 @@ class PreparedScan:
     """
 
     def __init__(self, volume: Volume) -> None:
-        mask = foreground(volume.data)
+        mask = head_of(volume)
         data, self.normalisation = normalise(volume.data, mask)
         self.whole = volume.replace(data=data)
         self.head = volume.replace(data=mask.astype(np.float32))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nexusinr import registration
 from nexusinr.errors import OutOfMemory
 from nexusinr.geometry import Grid
 from nexusinr.inference.device import Device, choose, cpu_instead
@@ -21,9 +22,11 @@ from nexusinr.inference.implicit import Implicit
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.staged import Staged
+from nexusinr.inference.threads import each
 from nexusinr.models import weights
 from nexusinr.models.iconet import ICONet
 from nexusinr.models.nexus_inr import MODALITIES, NexusINR
+from nexusinr.registration import RigidResult
 from nexusinr.resample import covered, interpolate
 from nexusinr.volume import Volume
 
@@ -35,7 +38,7 @@ MEMBERS: tuple[tuple[int, ...], ...] = (
     (), (2,), (0,), (0, 2), (1,), (1, 2), (0, 1), (0, 1, 2),
 )  # fmt: skip
 
-#: Encoded scans that a session keeps: two pairs.
+#: Encoded scans that a session keeps: two pairs; and pairs that were aligned.
 KEEP = 4
 
 
@@ -60,8 +63,8 @@ class Session:
         network, self.card = weights.load(model)
         self.engine = engine_for(network)
         self.notes: list[str] = []
-        self.piece_voxels = self.engine.piece_voxels
         self._encoded: OrderedDict[object, Any] = OrderedDict()
+        self._aligned: OrderedDict[object, RigidResult] = OrderedDict()
         self.move(choose(device))
 
     @property
@@ -91,6 +94,21 @@ class Session:
         self._encoded.clear()
         self.network.to(device.torch, device.dtype)
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.piece_voxels = self.engine.piece_voxels
+
+    def forget(self) -> None:
+        """Everything that is kept of any scan."""
+        self._encoded.clear()
+        self._aligned.clear()
+
+    def align(self, fixed: Volume, moving: Volume) -> RigidResult:
+        """Where the moving scan lies on the fixed one: see `registration.rigid`. Kept as well."""
+        key = tuple((_digest(scan.data), scan.grid, scan.thickness) for scan in (fixed, moving))
+        if key not in self._aligned:
+            self._aligned[key] = registration.rigid(fixed, moving)
+            while len(self._aligned) > KEEP:
+                self._aligned.popitem(last=False)
+        return self._aligned[key]
 
     def prepare(self, volume: Volume) -> PreparedScan:
         """Normalises and crops a scan."""
@@ -99,8 +117,7 @@ class Session:
     @torch.inference_mode()
     def encode(self, modality: int, scan: PreparedScan, target: Grid, progress: Progress) -> Any:
         """What the engine makes of a scan: from memory where it has been made before."""
-        digest = hashlib.blake2b(scan.image.tobytes()).digest()
-        key = (modality, digest, scan.grid, tuple(scan.thickness))
+        key = (modality, _digest(scan.image), scan.grid, tuple(scan.thickness))
         known = self._encoded.get(key)
         if known is None or not self.engine.serves(known, scan, target):
             self._encoded[key] = self._with_fallback(
@@ -132,12 +149,12 @@ class Session:
                 was restored before.
         """
         lattice = target if encoded_for is None else encoded_for
-        start, inside = {}, {}
-        for modality, scan in scans.items():
-            start[modality] = interpolate(scan.whole, target)
-            head = interpolate(scan.head, target) > 0
-            inside[modality] = head & covered(scan.whole.grid, target)
-            progress.check()
+        volumes = [volume for scan in scans.values() for volume in (scan.whole, scan.head)]
+        images = list(each(lambda volume: interpolate(volume, target), volumes))
+        progress.check()
+        start, inside = dict(zip(scans, images[::2], strict=True)), {}
+        for (modality, scan), head in zip(scans.items(), images[1::2], strict=True):
+            inside[modality] = (head > 0) & covered(scan.whole.grid, target)
 
         def run() -> Restored:
             quiet = progress.quiet()
@@ -200,12 +217,15 @@ class Session:
             self.notes.append(
                 f"out of memory on {self.device.name} while {what}: going on on the CPU"
             )
-            self.piece_voxels = self.engine.piece_voxels
             self.move(cpu_instead(f"{self.device.name} has too little memory"))
         else:
             raise OutOfMemory(
                 f"out of memory while {what}, in the smallest pieces too: choose a coarser spacing"
             ) from error
+
+
+def _digest(image: NDArray[np.float32]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data).digest()
 
 
 def engine_for(network: nn.Module) -> Engine[Any]:

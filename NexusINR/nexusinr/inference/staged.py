@@ -24,7 +24,13 @@ from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
-from nexusinr.inference.tiles import blocks, cancellable, indices_around, piece_edges
+from nexusinr.inference.tiles import (
+    blocks,
+    cancellable,
+    indices_around,
+    occupied,
+    piece_edges,
+)
 from nexusinr.models.iconet import (
     Axes,
     ICONet,
@@ -163,15 +169,14 @@ class Staged:
         out = np.ascontiguousarray(plain[_slices(start * factor, (start + size) * factor)])
         wanted = _wanted(head, window)
         edges = piece_edges(wanted.shape, halo, piece_voxels // int(factor.prod()))
-        pieces = list(blocks(wanted.shape, edges))
+        pieces = list(occupied(wanted, edges))
         with cancellable(self.network, progress):
             for n, piece in enumerate(pieces):
-                for inner in ndimage.find_objects(wanted[piece].astype(np.uint8)):
-                    low = np.array([p.start + i.start for p, i in zip(piece, inner, strict=True)])
-                    high = np.array([p.start + i.stop for p, i in zip(piece, inner, strict=True)])
-                    values = self._piece(image, start + low, start + high, conditions, window.axes)
-                    here = _doubled(wanted[_slices(low, high)], factor)
-                    np.copyto(out[_slices(low * factor, high * factor)], values, where=here)
+                low = np.array([part.start for part in piece])
+                high = np.array([part.stop for part in piece])
+                values = self._piece(image, start + low, start + high, conditions, window.axes)
+                here = _doubled(wanted[piece], factor)
+                np.copyto(out[_slices(low * factor, high * factor)], values, where=here)
                 progress.tell((n + 1) / len(pieces))
         return out
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from torch import nn
 
 from nexusinr.geometry import Grid
@@ -32,6 +33,20 @@ def blocks(shape: tuple[int, int, int], size: ArrayLike) -> Iterator[Block]:
         yield i, j, k
 
 
+def block_edges(shape: tuple[int, int, int], edge: int) -> NDArray[np.int64]:
+    """Edges of blocks of `edge`³ voxels, (3,): longer where the lattice is thinner than a cube."""
+    whole = np.array(shape)
+    edges: NDArray[np.int64] = np.minimum(whole, edge)
+    while (edges < whole).any():
+        axis = np.where(edges < whole, edges, whole.max() + 1).argmin()
+        longer = edges.copy()
+        longer[axis] = min(2 * edges[axis], whole[axis])
+        if longer.prod() > edge**3:
+            break
+        edges = longer
+    return edges
+
+
 def piece_edges(shape: tuple[int, int, int], halo: int, limit: int) -> NDArray[np.int64]:
     """Edges of pieces that hold at most `limit` voxels with their halo, (3,).
 
@@ -47,14 +62,15 @@ def piece_edges(shape: tuple[int, int, int], halo: int, limit: int) -> NDArray[n
         counts[edges.argmax()] += 1
 
 
-def with_halo(block: Block, halo: int, shape: tuple[int, int, int]) -> tuple[Block, Block]:
-    """A block grown by a halo inside a lattice, and where the block itself lies in that."""
-    around, inner = [], []
-    for part, n in zip(block, shape, strict=True):
-        first = max(part.start - halo, 0)
-        around.append(slice(first, min(part.stop + halo, n)))
-        inner.append(slice(part.start - first, part.stop - first))
-    return (around[0], around[1], around[2]), (inner[0], inner[1], inner[2])
+def occupied(mask: NDArray[np.bool_], size: ArrayLike) -> Iterator[Block]:
+    """Of every block that a mask has voxels in, the box around these; for `size` see `blocks`."""
+    for block in blocks(mask.shape, size):
+        for box in ndimage.find_objects(mask[block].astype(np.uint8)):
+            i, j, k = (
+                slice(outer.start + inner.start, outer.start + inner.stop)
+                for outer, inner in zip(block, box, strict=True)
+            )
+            yield i, j, k
 
 
 def indices_around(

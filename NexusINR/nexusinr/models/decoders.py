@@ -1,28 +1,40 @@
-"""Implicit decoders (paper section 4.2, table 4) and their positional encoding (eqs. 17, 24-25)."""
+"""Implicit decoders (paper section 4.2, table 4; eqs. 24-25): features and positions to residuals.
+
+All are given features (..., C) and positions, and give (..., 1).
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nexusinr.models.position import Position
 
-def fourier_features(position: Tensor, frequencies: int) -> Tensor:
-    """Fourier encoding of positions (..., D) to (..., D * (1 + 2 * frequencies)).
+#: Points at a time whose activations fit a CPU's second-level cache.
+CACHED = 4096
 
-    The position itself, then sin and cos of 2 pi 2^l x for l = 0 ... frequencies - 1 (Tancik et
-    al. 2020). Positions are in scan voxels relative to the nearest voxel centre, -0.5 ... 0.5.
-    """
-    scale = 2 * math.pi * 2.0 ** torch.arange(frequencies, device=position.device)
-    angle = (position[..., None] * scale.to(position.dtype)).flatten(-2)
-    return torch.cat((position, angle.sin(), angle.cos()), dim=-1)
+#: Where the points lie in the scan to be restored and in the other one; None where there is none.
+Positions = Sequence[Position | None]
+
+
+def query(features: Tensor, positions: Positions, size: int) -> Tensor:
+    """Q of eq. 24, (..., C + size of a position for each of them): zeros stand for no scan."""
+    none = features.new_zeros(*features.shape[:-1], size)
+    parts = [none if position is None else position.full() for position in positions]
+    return torch.cat((features, *parts), dim=-1)
 
 
 class MLPDecoder(nn.Module):
-    """Point-wise perceptron with ReLU: (..., inputs) to (..., 1)."""
+    """Point-wise perceptron with ReLU.
+
+    The first layer takes features and positions one after the other: that is the same, and saves
+    putting them side by side at every point.
+    """
 
     def __init__(self, inputs: int, width: int, depth: int) -> None:
         super().__init__()
@@ -38,9 +50,32 @@ class MLPDecoder(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, q: Tensor) -> Tensor:
-        """See the class."""
-        return self.head(self.net(q))
+    def forward(self, features: Tensor, positions: Positions = ()) -> Tensor:
+        """See the module's docstring."""
+        first = self.net[0]
+        assert isinstance(first, nn.Linear)
+        of_features, *of_positions = _columns(first.weight, features.shape[-1], len(positions))
+        sums: dict[torch.Size, Tensor] = {}
+        for position, weight in zip(positions, of_positions, strict=True):
+            for part in [] if position is None else position.mapped(weight):
+                sums[part.shape] = sums[part.shape] + part if part.shape in sums else part
+
+        def run(features: Tensor, parts: Sequence[Tensor]) -> Tensor:
+            x = functional.linear(features, of_features, first.bias)
+            for part in parts:
+                x += part
+            return self.head(self.net[1:](x))
+
+        parts = list(sums.values())
+        if features.device.type != "cpu" or torch.is_grad_enabled():
+            return run(features, parts)
+        planes = max(CACHED * features.shape[1] * features.shape[-1] // features.numel(), 1)
+        pieces = []
+        for n in range(0, features.shape[1], planes):
+            here = slice(n, n + planes)
+            of_pieces = [part if part.shape[1] == 1 else part[:, here] for part in parts]
+            pieces.append(run(features[:, here], of_pieces))
+        return torch.cat(pieces, dim=1)
 
 
 class SirenDecoder(nn.Module):
@@ -64,8 +99,12 @@ class SirenDecoder(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, q: Tensor) -> Tensor:
-        """(..., inputs) to (..., 1)."""
+    def forward(self, features: Tensor, positions: Positions = ()) -> Tensor:
+        """See the module's docstring."""
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        size = (first.in_features - features.shape[-1]) // max(len(positions), 1)
+        q = query(features, positions, size)
         q = functional.layer_norm(q, q.shape[-1:])
         for layer in self.layers:
             q = torch.sin(self.omega * layer(q))
@@ -79,3 +118,8 @@ def build_decoder(kind: str, inputs: int, width: int, depth: int) -> nn.Module:
     if kind == "siren":
         return SirenDecoder(inputs, width, depth)
     raise ValueError(f"unknown decoder {kind!r}: choose mlp or siren")
+
+
+def _columns(weight: Tensor, features: int, positions: int) -> tuple[Tensor, ...]:
+    """A first layer's columns for the features, then those for each of the positions."""
+    return weight[:, :features], *weight[:, features:].chunk(max(positions, 1), dim=1)[:positions]

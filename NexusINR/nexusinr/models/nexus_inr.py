@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from nexusinr.labels import CLASSES
 from nexusinr.models.attention import CrossModalAttention
-from nexusinr.models.decoders import build_decoder, fourier_features
+from nexusinr.models.decoders import Positions, build_decoder
 from nexusinr.models.encoders import DenseBlock, build_encoder, he_initialise
+from nexusinr.models.position import Position, position_size
 from nexusinr.models.sampling import LatticeMap
 
 #: Modality indices of the paper (1 and 2 there).
@@ -83,7 +84,7 @@ class NexusINRConfig:
 class Encoding:
     """One scan, encoded: everything that decoding reads, side by side in one tensor.
 
-    maps: (B, i, j, k, 1 + 2C + 2A): image | shared | specific | keys and values for the other scan.
+    maps: (B, i, j, k, 1 + 2C): image | shared | specific.
     """
 
     maps: Tensor
@@ -95,11 +96,11 @@ class Sampled:
     """An encoding read at the points of a target lattice.
 
     maps: as in Encoding, on the target lattice grown by one voxel, (B, I+2, J+2, K+2, ...).
-    position: positional encoding e_m of eq. 17, on the target lattice itself, (B, I, J, K, E).
+    position: e_m of eq. 17, on the target lattice itself.
     """
 
     maps: Tensor
-    position: Tensor
+    position: Position
 
 
 @dataclass
@@ -117,7 +118,7 @@ class Decoded:
     specific: Tensor | None
     guide_shared: Tensor | None
     interpolated: Tensor
-    position: Tensor
+    positions: Positions
 
 
 class NexusINR(nn.Module):
@@ -148,7 +149,7 @@ class NexusINR(nn.Module):
             self.fuse = nn.ModuleList(_mlp(c.features + c.classes, c.features) for _ in MODALITIES)
         self.apply(_initialise)
         self._start_undecided()
-        inputs = c.features + len(MODALITIES) * self.position_size
+        inputs = c.features + len(MODALITIES) * position_size(c.frequencies)
         self.decoder = nn.ModuleList(
             build_decoder(c.decoder, inputs, c.decoder_width, c.decoder_depth) for _ in MODALITIES
         )
@@ -168,11 +169,6 @@ class NexusINR(nn.Module):
             assert isinstance(head, nn.Linear)
             nn.init.zeros_(head.weight)
 
-    @property
-    def position_size(self) -> int:
-        """Length of one scan's positional encoding: offset, target cell, slice thickness."""
-        return 3 * (1 + 2 * self.config.frequencies) + 6
-
     def _guided(self, modality: int) -> bool:
         return modality == T2W or self.config.mutual_guidance
 
@@ -186,26 +182,21 @@ class NexusINR(nn.Module):
             conditions: (B, 6), from `scan_conditions`.
             modality: T1W or T2W.
         """
-        maps = [image.permute(0, 2, 3, 4, 1)]
-        shared = self.shared[modality](image, conditions).permute(0, 2, 3, 4, 1)
-        maps.append(shared)
-        if self.config.multi_modal_fusion:
-            maps.append(self.specific[modality](image, conditions).permute(0, 2, 3, 4, 1))
-        other = 1 - modality
-        if self.config.cross_attention and self._guided(other):
-            attention = self.attention[other]
-            assert isinstance(attention, CrossModalAttention)
-            maps.append(attention.project(shared))
-        return Encoding(torch.cat(maps, dim=-1), conditions)
+        features = [
+            encoder(image, conditions).permute(0, 2, 3, 4, 1) for encoder in self.encoders(modality)
+        ]
+        return Encoding(torch.cat((image.permute(0, 2, 3, 4, 1), *features), dim=-1), conditions)
 
-    def split(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Image, shared, specific (or None), keys and values (or None) of an Encoding's maps."""
+    def encoders(self, modality: int) -> list[nn.Module]:
+        """Those of a modality's scan: shared and, with fusion, specific."""
+        kinds = [self.shared, self.specific] if self.config.multi_modal_fusion else [self.shared]
+        return [kind[modality] for kind in kinds]
+
+    def split(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Image, shared and specific (or None) of an Encoding's maps."""
         c = self.config.features
-        image, shared, rest = maps[..., :1], maps[..., 1 : 1 + c], maps[..., 1 + c :]
-        specific = None
-        if self.config.multi_modal_fusion:
-            specific, rest = rest[..., :c], rest[..., c:]
-        return image, shared, specific, rest if rest.shape[-1] else None
+        specific = maps[..., 1 + c :] if self.config.multi_modal_fusion else None
+        return maps[..., :1], maps[..., 1 : 1 + c], specific
 
     # --- once a target lattice -------------------------------------------------------------
 
@@ -217,8 +208,12 @@ class NexusINR(nn.Module):
             lattice_map: from that scan to the target lattice *grown by one voxel on every side*
                 (where the attention looks for neighbours).
         """
-        position = self._position(lattice_map, encoding.conditions)
+        position = self.position(lattice_map, encoding.conditions)
         return Sampled(lattice_map.sample(encoding.maps), position)
+
+    def position(self, lattice_map: LatticeMap, conditions: Tensor) -> Position:
+        """Eq. 17, of the scan with these conditions; for the map see `sample`."""
+        return Position(lattice_map, conditions, self.config.frequencies)
 
     def decode(self, modality: int, own: Sampled, guide: Sampled | None = None) -> Decoded:
         """One modality on a target lattice (eqs. 6, 15-17, 20-25).
@@ -228,15 +223,14 @@ class NexusINR(nn.Module):
             own: its scan at the target's points.
             guide: the other scan at the same points, or None where there is no other scan.
         """
-        image, shared, specific, _ = self.split(_inner(own.maps))
+        image, shared, specific = self.split(_inner(own.maps))
         guide_shared = None
-        fused, elsewhere = shared, torch.zeros_like(own.position)
+        fused = shared
         if guide is not None:
-            elsewhere = guide.position
-            _, around, _, key_value = self.split(guide.maps)
+            _, around, _ = self.split(guide.maps)
             guide_shared = _inner(around)
-            if key_value is not None:
-                fused = shared + self.attention[modality](shared, key_value)  # eq. 6
+            if self.config.cross_attention and self._guided(modality):
+                fused = shared + self.attention[modality](shared, around)  # eq. 6
         features = fused
         if specific is not None:
             mixed = self.project[modality](torch.cat((fused, specific), dim=-1))  # eq. 15
@@ -245,8 +239,8 @@ class NexusINR(nn.Module):
         if self.config.segmentation_enhanced:
             logits = self.segment[modality](features)  # eqs. 20-21
             features = self.fuse[modality](torch.cat((features, logits), dim=-1))  # eqs. 22-23
-        position = torch.cat((own.position, elsewhere), dim=-1)
-        residual = self.decoder[modality](torch.cat((features, position), dim=-1))  # eqs. 24-25
+        positions = (own.position, None if guide is None else guide.position)
+        residual = self.decoder[modality](features, positions)  # eqs. 24-25
         return Decoded(
             intensity=(image + RESIDUAL_SCALE * residual)[..., 0],  # eq. 1
             logits=logits,
@@ -255,35 +249,18 @@ class NexusINR(nn.Module):
             specific=specific,
             guide_shared=guide_shared,
             interpolated=image[..., 0],
-            position=position,
+            positions=positions,
         )
 
     def decode_alone(self, modality: int, decoded: Decoded) -> Tensor:
         """Self-reconstruction (eqs. 10-11): intensity (B, I, J, K) from shared features alone."""
-        q = torch.cat((decoded.shared, decoded.position), dim=-1)
-        return decoded.interpolated + RESIDUAL_SCALE * self.decoder[modality](q)[..., 0]
-
-    def _position(self, lattice_map: LatticeMap, conditions: Tensor) -> Tensor:
-        """e_m of eq. 17: (B, I, J, K, position_size) on the target lattice."""
-        index = _inner(lattice_map.coordinates(conditions))
-        last = torch.tensor(lattice_map.scan_shape, device=index.device) - 1
-        index = torch.minimum(index.clamp(min=0), last.to(index.dtype))
-        offset = index - index.round()
-        encoded = fourier_features(offset.to(conditions.dtype), self.config.frequencies)
-        known = torch.cat((target_cell(lattice_map, conditions), conditions[:, 3:]), dim=-1)
-        known = known[:, None, None, None].expand(*encoded.shape[:-1], -1)
-        return torch.cat((encoded, known), dim=-1)
+        residual = self.decoder[modality](decoded.shared, decoded.positions)
+        return decoded.interpolated + RESIDUAL_SCALE * residual[..., 0]
 
 
 def scan_conditions(spacing: Tensor, thickness: Tensor) -> Tensor:
     """What the network is told of a scan: spacing and thickness (B, 3) mm to (B, 6) logarithms."""
     return torch.cat((spacing.log(), (thickness / spacing).log()), dim=-1)
-
-
-def target_cell(lattice_map: LatticeMap, like: Tensor) -> Tensor:
-    """Log size of a target voxel along each scan axis, in scan voxels, (B, 3)."""
-    sizes = [torch.as_tensor(m[:3, :3]).square().sum(dim=1).sqrt() for m in lattice_map.index_maps]
-    return torch.stack(sizes).log().to(like)
 
 
 def _mlp(inputs: int, outputs: int) -> nn.Sequential:

@@ -2,7 +2,8 @@
 
 No common lattice is ever built: features stay on the scan's own lattice and are interpolated
 trilinearly, through both affines, where they are asked for. Between parallel lattices the
-interpolation is three small matrix products, one an axis; between oblique ones it is a weighted sum
+interpolation is three small matrix products, one an axis, but for axes along which the target has
+the scan's own voxels; between oblique ones it is a weighted sum
 of eight rows of features a point (``embedding_bag``). Both are exact, and several times as fast as
 ``grid_sample``, forwards and backwards.
 """
@@ -17,6 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from nexusinr.geometry import Grid
+
+#: A target this close to a scan's voxel, in voxels, lies on it.
+EXACT = 1e-4
 
 
 def linear_matrix(index: np.ndarray, size: int) -> np.ndarray:
@@ -48,6 +52,7 @@ class LatticeMap:
         found = {scan.axes_in(target) for scan, target in zip(scans, targets, strict=True)}
         self.axes = found.pop() if len(found) == 1 else None
         self._cache: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        self._shifts = [self._shift(axis) for axis in range(3)] if self.is_separable else []
 
     @property
     def is_separable(self) -> bool:
@@ -61,14 +66,18 @@ class LatticeMap:
         steps = np.arange(self.target_shape[target_axis])
         return matrix[axis, target_axis] * steps + matrix[axis, 3]
 
-    def coordinates(self, like: Tensor) -> Tensor:
-        """Fractional scan indices (B, I, J, K, 3) of every target point, last axis i, j, k.
+    def coordinates(self, like: Tensor, points: Sequence[range] | None = None) -> Tensor:
+        """Fractional scan indices (B, I, J, K, 3) of target points, last axis i, j, k.
 
+        The points are those with the given indices along each axis, or all.
         Computed in float64 and rounded at the end: at index 500 float32 keeps 3e-5 of a voxel.
         """
         device = torch.device("cpu") if like.device.type == "mps" else like.device
         maps = torch.as_tensor(np.stack(self.index_maps), device=device)
-        steps = [torch.arange(n, device=device, dtype=torch.float64) for n in self.target_shape]
+        steps = [
+            torch.arange(r.start, r.stop, device=device, dtype=torch.float64)
+            for r in points or [range(n) for n in self.target_shape]
+        ]
         i, j, k = steps[0][:, None, None], steps[1][None, :, None], steps[2][None, None, :]
         rows = [
             maps[:, row, 0, None, None, None] * i
@@ -84,6 +93,15 @@ class LatticeMap:
         if self.is_separable:
             return self._sample_axes(features)
         return self._sample_points(features)
+
+    def _shift(self, axis: int) -> int | None:
+        """The first of the scan's own voxels that targets along an axis are; None: between them."""
+        index = np.stack([self.axis_index(b, axis) for b in range(len(self.scans))])
+        first, count = round(float(index[0, 0])), index.shape[1]
+        if first < 0 or first + count > self.scan_shape[axis]:
+            return None
+        off = np.abs(index - np.arange(first, first + count)).max()
+        return first if off < EXACT else None
 
     def _matrices(self, like: Tensor) -> list[Tensor]:
         key = (like.device, like.dtype)
@@ -103,11 +121,16 @@ class LatticeMap:
 
     def _sample_axes(self, features: Tensor) -> Tensor:
         assert self.axes is not None
-        x = features
+        x, todo = features, []
+        for axis, first in enumerate(self._shifts):
+            if first is None:
+                todo.append(axis)
+            else:
+                x = x.narrow(1 + axis, first, self.target_shape[self.axes[axis]])
         # The axis that grows least goes first: the intermediate arrays stay small.
         growth = [self.target_shape[self.axes[a]] / self.scan_shape[a] for a in range(3)]
         matrices = self._matrices(features)
-        for axis in sorted(range(3), key=lambda a: growth[a]):
+        for axis in sorted(todo, key=lambda a: growth[a]):
             batch, *sizes, channels = x.shape
             before = int(np.prod(sizes[:axis]))
             flat = x.reshape(batch, before, sizes[axis], -1)

@@ -2,8 +2,7 @@
 
 What would take hours is measured on a part: a block of the lattice in the middle of the head and
 the part of the scans that it reads. Encoding is scaled by the scans' voxels and decoding by those
-of the lattice; a part is encoded in one piece, without the halos that pieces of a scan need. This
-favours the baselines.
+of the lattice. A part is encoded in one piece, one layer after the other, as torch runs a network.
 """
 
 from __future__ import annotations

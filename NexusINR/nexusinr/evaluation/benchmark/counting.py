@@ -1,7 +1,7 @@
 """Work counted step by step while a run goes on: floating-point operations and bytes.
 
 Counted where torch sends its operators to the device, so that it is what was really computed: air
-left out, halos computed twice. The counting takes time itself: such a run is not timed.
+left out. The counting takes time itself: such a run is not timed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Work:
 
 
 class Counter:
-    """Counts what is computed in this thread while it is entered."""
+    """Counts what is computed while it is entered: in this thread, to which all work is given."""
 
     def __init__(self) -> None:
         self._traffic = _Traffic()
@@ -57,6 +57,8 @@ class Counter:
         self._stack = ExitStack()
 
     def __enter__(self) -> Counter:
+        self._stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         self._stack.enter_context(self._traffic)
         # Entered last, hence asked first: it takes composite operators apart for both.
         self._stack.enter_context(self._flops)

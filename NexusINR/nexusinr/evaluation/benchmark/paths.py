@@ -17,6 +17,7 @@ from nexusinr.geometry import Grid
 from nexusinr.inference.implicit import EncodedScan
 from nexusinr.models.attention import CrossModalAttention, shifts
 from nexusinr.models.nexus_inr import Encoding, NexusINR, Sampled
+from nexusinr.models.position import Position
 from nexusinr.models.sampling import LatticeMap
 
 
@@ -26,18 +27,10 @@ def decode_dense(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) -
     Every feature is brought to the lattice first; keys and values are projected there, and every
     point attends, in air as well.
     """
-    sampled: dict[int, Sampled] = {}
-    for modality, scan in scans.items():
-        _, _, _, projected = network.split(scan.encoding.maps)
-        size = 0 if projected is None else projected.shape[-1]
-        plain = replace(scan.encoding, maps=scan.encoding.maps[..., : -size or None])
-        found = _read(network, plain, LatticeMap([scan.grid], [grid.pad(1)]))
-        if size:
-            attention = network.attention[1 - modality]
-            assert isinstance(attention, CrossModalAttention)
-            shared = network.split(found.maps)[1]
-            found = replace(found, maps=torch.cat((found.maps, attention.project(shared)), dim=-1))
-        sampled[modality] = found
+    sampled = {
+        modality: _read(network, scan.encoding, LatticeMap([scan.grid], [grid.pad(1)]))
+        for modality, scan in scans.items()
+    }
     return {
         modality: network.decode(modality, own, sampled.get(1 - modality)).intensity
         for modality, own in sampled.items()
@@ -61,16 +54,26 @@ def _read(network: NexusINR, encoding: Encoding, lattice_map: LatticeMap) -> Sam
     read = functional.grid_sample(
         maps, where.flip(-1).to(maps.dtype), padding_mode="border", align_corners=True
     )
-    position = network.sample(replace(encoding, maps=encoding.maps[..., :1]), lattice_map).position
+    frequencies = network.config.frequencies
+    position = PlainPosition(lattice_map, encoding.conditions, frequencies)
     return Sampled(read.permute(0, 2, 3, 4, 1), position)
+
+
+class PlainPosition(Position):
+    """The same encoding, spelled out at every point."""
+
+    def mapped(self, weight: Tensor) -> list[Tensor]:
+        """See Position."""
+        return [functional.linear(self.full(), weight)]
 
 
 class GatheringAttention(CrossModalAttention):
     """The same attention, all neighbours of all points gathered before they are weighed."""
 
-    def forward(self, query: Tensor, key_value: Tensor) -> Tensor:
+    def forward(self, query: Tensor, guide: Tensor) -> Tensor:
         """See CrossModalAttention."""
-        key, value = torch.stack(shifts(key_value), dim=-2).split(self.width, dim=-1)
+        around = torch.stack(shifts(self.key_value(guide).movedim(-1, 1)), dim=-1)
+        key, value = around.movedim(1, -1).split(self.width, dim=-1)
         asked = self.query(query).unsqueeze(-2) * self.width**-0.5
         weights = torch.softmax((asked * key).sum(-1) + self.distance_bias[self.distance], dim=-1)
         return self.out((weights.unsqueeze(-1) * value).sum(-2))

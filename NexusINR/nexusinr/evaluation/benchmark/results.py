@@ -12,14 +12,14 @@ VALUES, PAGE, PICTURE = "benchmark.json", "benchmark.md", "scaling.png"
 
 NOTES = """\
 GFLOP: convolutions and matrix products alone, a multiplication and an addition counted as two, by
-torch's FlopCounterMode in a run of its own: what was really computed, air left out and halos
-twice. GB: tensors that operators take and give. Share of peak: of the convolution's speed above.
-Seconds of the whole are those of the command in a process of its own, from files to files; warm
-seconds are those in a session with the model loaded and the scans in memory.
+torch's FlopCounterMode in a run of its own: what was really computed, air left out. GB: tensors
+that operators take and give. Share of peak: of the convolution's speed above. Seconds of the whole
+are those of the command in a process of its own, from files to files; warm seconds are those in a
+session with the model loaded and the scans in memory.
 
 Baselines: from normalised scans to intensities on the lattice; reading, registration and
 consistency are left out of all of them. What was measured on a part is scaled by the number of
-voxels; the part was encoded in one piece, without halos, which favours the baseline."""
+voxels. The part was encoded in one piece, one layer after the other, as torch runs a network."""
 
 
 def write(values: dict[str, Any], folder: OutputFolder) -> str:

@@ -64,7 +64,7 @@ class Warm:
 
     def count(self, head: Head) -> dict[str, Work]:
         """What every step of a run with nothing in memory computes."""
-        self.forget()
+        self.session.forget()
         with Counter() as counter:
             steps = CountedSteps(counter)
             self._upsample(head, float(head.grid.spacing[0]), steps)
@@ -72,7 +72,7 @@ class Warm:
 
     def first(self, head: Head, spacing: float) -> WarmRun:
         """A run with nothing of these scans in memory."""
-        self.forget()
+        self.session.forget()
         return self.again(head, spacing)
 
     def again(self, head: Head, spacing: float) -> WarmRun:
@@ -90,10 +90,6 @@ class Warm:
 
         cut()
         return statistics.median(seconds_of(cut, self.session.device) for _ in range(PLANES))
-
-    def forget(self) -> None:
-        """Everything that is in memory of any scan."""
-        self.session.move(self.session.device)
 
     def _upsample(self, head: Head, spacing: float, listener: Listener | None) -> WarmRun:
         t1w, t2w = head.scans

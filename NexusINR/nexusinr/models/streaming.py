@@ -1,0 +1,225 @@
+"""Encoders fed plane by plane: the features of `forward`, each computed once, in little memory.
+
+A whole head's feature maps are too large for a CPU's cache, and fetching them from memory, layer by
+layer, takes as long as the convolutions. Here a few planes at a time go through all layers. A layer
+keeps the two planes that its next call needs, so no plane is computed twice, and each layer is one
+plane behind the layer before it; what skips layers waits in a queue.
+
+Planes are (n, j, k, C), of one scan: n of its first axis. That is the memory of a channels-last
+(1, C, n, j, k).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nexusinr.models.encoders import (
+    BRANCH_SCALE,
+    RDN,
+    DenseBlock,
+    ResBlock,
+    ResCNN,
+    SRResNet,
+)
+
+
+class Queue:
+    """Planes that wait until those of another way have come as far."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Tensor] = deque()
+
+    def put(self, planes: Tensor) -> None:
+        """Planes (n, j, k, C) for the end of the queue, which keeps them as they are."""
+        if len(planes):
+            self._waiting.append(planes)
+
+    def join(self, planes: Tensor) -> Tensor:
+        """Adds the first of the queue to as many planes, (m, j, k, C), in place; they leave it."""
+        done = 0
+        while done < len(planes):
+            first = self._waiting.popleft()
+            count = min(len(first), len(planes) - done)
+            planes[done : done + count] += first[:count]
+            if count < len(first):
+                self._waiting.appendleft(first[count:])
+            done += count
+        return planes
+
+
+class StreamedConv:
+    """A 3x3x3 convolution that keeps the size, fed plane by plane.
+
+    It works on a window of its own memory: two planes from before, and those that are new.
+    """
+
+    def __init__(self, layer: nn.Conv3d) -> None:
+        self._layer = layer
+        self._memory: Tensor | None = None
+        self._filled = 0
+
+    def __call__(self, *parts: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """The next planes' features, one plane behind.
+
+        Args:
+            parts: (n, j, k, C1), (n, j, k, C2) ...: the channels of the next planes; n may be 0.
+            last: whether these are the scan's last.
+
+        Returns:
+            Input planes and the features of the same planes, (m, j, k, C) and (m, j, k, C'). The
+            first are only lent: the next call overwrites them.
+        """
+        window = self._window(parts, last)
+        layer = self._layer
+        if len(window) < 3:
+            return window[:0], window.new_empty(0, *window.shape[1:3], layer.out_channels)
+        found = functional.conv3d(
+            window.permute(3, 0, 1, 2)[None], layer.weight, layer.bias, padding=(0, 1, 1)
+        )
+        return window[1:-1], found[0].permute(1, 2, 3, 0).contiguous()
+
+    def _window(self, parts: tuple[Tensor, ...], last: bool) -> Tensor:
+        """What is kept, the new planes, and zeros beyond the scan's edges."""
+        count, *size, _ = parts[0].shape
+        kept = self._kept(parts[0].new_zeros(1, *size, self._layer.in_channels))
+        begin, end = len(kept), len(kept) + count
+        if self._memory is None or len(self._memory) < end + last:
+            self._memory = kept.new_empty(end + last, *kept.shape[1:])
+        self._memory[:begin] = kept
+        channel = 0
+        for part in parts:
+            self._memory[begin:end, ..., channel : channel + part.shape[-1]] = part
+            channel += part.shape[-1]
+        if last:
+            self._memory[end] = 0
+        self._filled = end + last
+        return self._memory[: self._filled]
+
+    def _kept(self, edge: Tensor) -> Tensor:
+        """The last two planes, before the first call the plane of zeros before the scan."""
+        if self._memory is None:
+            return edge
+        count = min(self._filled, 2)
+        kept = self._memory[self._filled - count : self._filled]
+        return kept if self._filled >= 2 * count else kept.clone()  # moved to the front
+
+
+class StreamedDenseBlock:
+    """See `encoders.DenseBlock`."""
+
+    def __init__(self, block: DenseBlock) -> None:
+        self._layers = [StreamedConv(cast(nn.Conv3d, layer)) for layer in block.layers]
+        weight = block.fuse.weight.flatten(1)
+        known = cast(nn.Conv3d, block.layers[-1]).in_channels
+        self._of_known, self._of_new = weight[:, :known].t(), weight[:, known:]
+        self._bias = block.fuse.bias
+
+    def __call__(self, planes: Tensor, last: bool) -> Tensor:
+        """(n, j, k, C) to (m, j, k, C)."""
+        seen, new = self._layers[0](planes, last=last)
+        for layer in self._layers[1:]:
+            seen, new = layer(seen, new.relu_(), last=last)
+        fused = functional.linear(new.relu_(), self._of_new, self._bias)
+        fused.flatten(0, 2).addmm_(seen.flatten(0, 2), self._of_known)
+        return fused.add_(seen[..., : fused.shape[-1]])
+
+
+class StreamedResBlock:
+    """See `encoders.ResBlock`."""
+
+    def __init__(self, block: ResBlock) -> None:
+        first, self._activation, second = block.body
+        self._first = StreamedConv(cast(nn.Conv3d, first))
+        self._second = StreamedConv(cast(nn.Conv3d, second))
+        self._skip = Queue()
+
+    def __call__(self, planes: Tensor, last: bool) -> Tensor:
+        """(n, j, k, C) to (m, j, k, C)."""
+        self._skip.put(planes)
+        _, found = self._first(planes, last=last)
+        # PReLU has a slope for each channel of (B, C, ...): one for all of them here.
+        _, found = self._second(self._activation(found), last=last)
+        return self._skip.join(found.mul_(BRANCH_SCALE))
+
+
+class _Streamed:
+    """What all encoders share: the first convolution, told of the scan, and the last."""
+
+    def __init__(self, encoder: RDN | ResCNN, conditions: Tensor) -> None:
+        self._first, self._last = StreamedConv(encoder.first), StreamedConv(encoder.last)
+        scale, shift = encoder.condition.net(conditions)[0].chunk(2)
+        self._scale, self._shift = 1 + scale, shift
+
+    def _shallow(self, planes: Tensor, last: bool) -> Tensor:
+        return torch.addcmul(self._shift, self._first(planes, last=last)[1], self._scale)
+
+
+class StreamedRDN(_Streamed):
+    """See `encoders.RDN`. The global fusion is summed up block by block."""
+
+    def __init__(self, encoder: RDN, conditions: Tensor) -> None:
+        super().__init__(encoder, conditions)
+        self._second = StreamedConv(encoder.second)
+        self._blocks = [StreamedDenseBlock(cast(DenseBlock, block)) for block in encoder.blocks]
+        self._shares = encoder.fuse.weight.flatten(1).chunk(len(self._blocks), dim=1)
+        self._bias = encoder.fuse.bias
+        self._sums = [Queue() for _ in self._blocks[1:]]
+        self._skip = Queue()
+
+    def __call__(self, planes: Tensor, last: bool) -> Tensor:
+        """(n, j, k, 1) to (m, j, k, C)."""
+        shallow = self._shallow(planes, last)
+        self._skip.put(shallow)
+        _, x = self._second(shallow, last=last)
+        x = self._blocks[0](x, last)
+        fused = functional.linear(x, self._shares[0], self._bias)
+        for block, share, sums in zip(self._blocks[1:], self._shares[1:], self._sums, strict=True):
+            sums.put(fused)
+            x = block(x, last)
+            fused = sums.join(functional.linear(x, share))
+        _, found = self._last(fused, last=last)
+        return self._skip.join(found)
+
+
+class StreamedResCNN(_Streamed):
+    """See `encoders.ResCNN` and `encoders.SRResNet`."""
+
+    def __init__(self, encoder: ResCNN, conditions: Tensor) -> None:
+        super().__init__(encoder, conditions)
+        self._blocks = [StreamedResBlock(cast(ResBlock, block)) for block in encoder.blocks]
+        self._skip = Queue() if isinstance(encoder, SRResNet) else None
+
+    def __call__(self, planes: Tensor, last: bool) -> Tensor:
+        """(n, j, k, 1) to (m, j, k, C)."""
+        x = self._shallow(planes, last)
+        if self._skip is None:
+            x = torch.relu(x)
+        else:
+            self._skip.put(x)
+        for block in self._blocks:
+            x = block(x, last)
+        _, found = self._last(x, last=last)
+        return found if self._skip is None else self._skip.join(found)
+
+
+#: Planes of an image and whether they are its last, to planes of features.
+StreamedEncoder = Callable[[Tensor, bool], Tensor]
+
+
+def streamed(encoder: nn.Module, conditions: Tensor) -> StreamedEncoder:
+    """An encoder for one scan, to be fed its planes in order.
+
+    Args:
+        encoder: from `encoders.build_encoder`.
+        conditions: of the scan, (1, CONDITIONS).
+    """
+    if isinstance(encoder, RDN):
+        return StreamedRDN(encoder, conditions)
+    assert isinstance(encoder, ResCNN)
+    return StreamedResCNN(encoder, conditions)
