@@ -45,10 +45,12 @@ def interpolate(volume: Volume, grid: Grid, kind: Kind = "trilinear") -> NDArray
 def covered(scan: Grid, grid: Grid) -> NDArray[np.bool_]:
     """Which voxel centres of the grid lie within the scan's outer faces: bool, ``grid.shape``."""
     to_scan = grid.index_map_to(scan)
-    i, j, k = np.ogrid[tuple(slice(n) for n in grid.shape)]
+    steps = np.ogrid[tuple(slice(n) for n in grid.shape)]
     inside = np.ones(grid.shape, dtype=bool)
     for axis, size in enumerate(scan.shape):
-        a, b, c, offset = to_scan[axis]
-        index = a * i + b * j + c * k + offset
+        index = np.full((1, 1, 1), to_scan[axis, 3])
+        for slope, step in zip(to_scan[axis], steps, strict=False):
+            if abs(slope) * max(grid.shape) > 1e-9:  # parallel lattices: one axis alone
+                index = index + slope * step
         inside &= (index >= -0.5 - 1e-6) & (index <= size - 0.5 + 1e-6)
     return inside

@@ -342,20 +342,23 @@ def _write(
 ) -> dict[str, Path]:
     affine = result.grid.affine
     restored = {m: v for m, v in ((T1W, result.t1w), (T2W, result.t2w)) if v is not None}
-    with ThreadPoolExecutor(1, "draw") as beside:  # compressing keeps one core busy
-        drawn = beside.submit(
+    images: dict[str, Any] = {IMAGES[m]: volume.data for m, volume in restored.items()}
+    if result.segmentation is not None:
+        images[SEGMENTATION] = result.segmentation
+    with ThreadPoolExecutor(1 + len(images), "write") as pool:
+        files = [
+            pool.submit(write_volume, folder.file(name), image, affine)
+            for name, image in images.items()
+        ]
+        picture = pool.submit(
             draw_comparison,
             {MODALITIES[m]: v for m, v in scans.volumes.items()},
             {MODALITIES[m]: v for m, v in restored.items()},
             folder.file(COMPARISON),
         )
-        for modality, volume in restored.items():
-            write_volume(folder.file(IMAGES[modality]), volume.data, affine)
-            watch.tell(0.2 * (1 + modality))
-        if result.segmentation is not None:
-            write_volume(folder.file(SEGMENTATION), result.segmentation, affine)
-            watch.tell(0.5)
-        drawn.result()
+        for n, written in enumerate((*files, picture)):
+            written.result()
+            watch.tell(0.5 * (n + 1) / (1 + len(files)))
     if dicom:
         _write_dicom(result, restored, scans, folder.file(DICOM), watch.part(0.5, 0.4))
     folder.write_json(REPORT, result.report)
