@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nexusinr.geometry import Grid
+from nexusinr.geometry import FloatArray, Grid
 
 if TYPE_CHECKING:
     from nexusinr.volume import Volume
@@ -31,8 +31,11 @@ def interpolate(volume: Volume, grid: Grid, kind: Kind = "trilinear") -> NDArray
     if kind not in _SPLINE_ORDER:
         raise ValueError(f"unknown interpolation {kind!r}; choose from {', '.join(_SPLINE_ORDER)}")
     to_scan = grid.index_map_to(volume.grid)
+    data, axes = volume.data.astype(np.float32, copy=False), volume.grid.axes_in(grid)
+    if kind == "trilinear" and axes is not None:  # several times as fast
+        return _along_axes(data, to_scan, axes, grid.shape)
     values: NDArray[np.float32] = ndimage.affine_transform(
-        volume.data.astype(np.float32, copy=False),
+        data,
         to_scan[:3, :3],
         to_scan[:3, 3],
         output_shape=grid.shape,
@@ -40,6 +43,44 @@ def interpolate(volume: Volume, grid: Grid, kind: Kind = "trilinear") -> NDArray
         mode="nearest",
     )
     return values
+
+
+def _along_axes(
+    data: NDArray[np.float32],
+    to_scan: FloatArray,
+    axes: tuple[int, int, int],
+    shape: tuple[int, int, int],
+) -> NDArray[np.float32]:
+    """Trilinear interpolation between parallel lattices, one axis after the other.
+
+    Args:
+        data: (i, j, k).
+        to_scan: index of a target voxel to index of the scan, 4x4.
+        axes: along which target axis each axis of the scan runs.
+        shape: of the target.
+    """
+    x = data
+    # The axis that grows least goes first: the arrays between stay small.
+    for axis in sorted(range(3), key=lambda a: shape[axes[a]] / data.shape[a]):
+        index = to_scan[axis, axes[axis]] * np.arange(shape[axes[axis]]) + to_scan[axis, 3]
+        matrix = linear_matrix(index, x.shape[axis])
+        if axis == 0:
+            x = (matrix @ x.reshape(len(x), -1)).reshape(-1, *x.shape[1:])
+        else:
+            x = matrix @ x if axis == 1 else x @ matrix.T
+    return np.ascontiguousarray(x.transpose([axes.index(axis) for axis in range(3)]))
+
+
+def linear_matrix(index: FloatArray, size: int) -> NDArray[np.float32]:
+    """Weights (targets, size) of linear interpolation at fractional indices, kept inside."""
+    clamped = np.clip(index, 0, size - 1)
+    lower = np.minimum(np.floor(clamped).astype(int), max(size - 2, 0))
+    fraction = clamped - lower
+    matrix = np.zeros((len(index), size), dtype=np.float32)
+    rows = np.arange(len(index))
+    matrix[rows, lower] = 1 - fraction
+    matrix[rows, np.minimum(lower + 1, size - 1)] += fraction
+    return matrix
 
 
 def covered(scan: Grid, grid: Grid) -> NDArray[np.bool_]:

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from nexusinr.geometry import Affine, Grid
-from nexusinr.models.sampling import LatticeMap, linear_matrix
+from nexusinr.models.sampling import LatticeMap
+from nexusinr.resample import linear_matrix
 
 TURN = Rotation.from_euler("xyz", (12, -25, 33), degrees=True).as_matrix()
 PERMUTED = np.array([[0, 0, -1.0], [1, 0, 0], [0, 1, 0]])

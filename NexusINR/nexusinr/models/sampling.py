@@ -18,21 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nexusinr.geometry import Grid
+from nexusinr.resample import linear_matrix
 
 #: A target this close to a scan's voxel, in voxels, lies on it.
 EXACT = 1e-4
-
-
-def linear_matrix(index: np.ndarray, size: int) -> np.ndarray:
-    """Weights (targets, size) of linear interpolation at fractional indices, kept inside."""
-    clamped = np.clip(index, 0, size - 1)
-    lower = np.minimum(np.floor(clamped).astype(int), max(size - 2, 0))
-    fraction = clamped - lower
-    matrix = np.zeros((len(index), size), dtype=np.float32)
-    rows = np.arange(len(index))
-    matrix[rows, lower] = 1 - fraction
-    matrix[rows, np.minimum(lower + 1, size - 1)] += fraction
-    return matrix
 
 
 class LatticeMap:
