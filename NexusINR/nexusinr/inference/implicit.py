@@ -148,20 +148,20 @@ def encode(
     streams = [streamed(encoder, conditions) for encoder in network.encoders(modality)]
     planes = image[0].permute(1, 2, 3, 0)
     count, step = len(planes), max(piece_voxels // planes[0].numel(), 1)
-    maps: Tensor | None = None
+    channels = [1, *(network.config.features for _ in streams)]
+    maps = image.new_empty(1, *grid.shape, sum(channels))
     done = 0
     for first in range(0, count, step):
         progress.check()
         new, last = planes[first : first + step], first + step >= count
         features = [stream(new, last) for stream in streams]
         ready = slice(done, done + len(features[0]))
-        found = torch.cat((planes[ready], *features), dim=-1)
-        if maps is None:
-            maps = found.new_empty((1, *grid.shape, found.shape[-1]))
-        maps[0][ready] = found
+        for place, found in zip(
+            maps[0, ready].split(channels, dim=-1), (planes[ready], *features), strict=True
+        ):
+            place.copy_(found)
         done = ready.stop
         progress.tell(done / count)
-    assert maps is not None
     return EncodedScan(Encoding(maps, conditions), grid)
 
 

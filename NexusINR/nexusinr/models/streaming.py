@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nexusinr.models.attention import shifts
 from nexusinr.models.encoders import (
     BRANCH_SCALE,
     RDN,
@@ -79,6 +80,8 @@ class StreamedConv:
         layer = self._layer
         if len(window) < 3:
             return window[:0], window.new_empty(0, *window.shape[1:3], layer.out_channels)
+        if layer.in_channels == 1 and window.device.type == "cpu":
+            return window[1:-1], _of_one_channel(layer, window[..., 0])
         found = functional.conv3d(
             window.permute(3, 0, 1, 2)[None], layer.weight, layer.bias, padding=(0, 1, 1)
         )
@@ -223,3 +226,18 @@ def streamed(encoder: nn.Module, conditions: Tensor) -> StreamedEncoder:
         return StreamedRDN(encoder, conditions)
     assert isinstance(encoder, ResCNN)
     return StreamedResCNN(encoder, conditions)
+
+
+def _of_one_channel(layer: nn.Conv3d, window: Tensor) -> Tensor:
+    """A convolution of (n + 2, j, k) to (n, j, k, C') as a product of matrices.
+
+    For one channel torch has no quick one on a CPU: it takes as long as another of ten.
+    """
+    padded = functional.pad(window, (1, 1, 1, 1))
+    sizes = [n - 2 for n in padded.shape]
+    around = padded.new_empty(27, *sizes)
+    for place, neighbours in zip(around, shifts(padded), strict=True):
+        place.copy_(neighbours)
+    assert layer.bias is not None
+    found = torch.addmm(layer.bias, around.flatten(1).t(), layer.weight.flatten(1).t())
+    return found.unflatten(0, sizes)
