@@ -133,7 +133,9 @@ def test_a_scan_that_changes_while_it_is_restored(batch, cohort, undisturbed, he
     content = file.read_bytes()
 
     def change(_: Path) -> None:
-        file.write_bytes(content + b"\0" * 8)
+        other = tmp_path / "other"
+        other.write_bytes(content + b"\0" * 8)
+        other.replace(file)  # at once: it may be read at this very moment
 
     def at_work() -> list[Path]:
         return list((out / ".nexusinr").glob("run-*/tmp*"))

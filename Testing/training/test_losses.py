@@ -110,7 +110,7 @@ class TestTermsOfOneDecoding:
             specific=features[2],
             guide_shared=features[3] if guided else None,
             interpolated=torch.rand(1, 3, 1, 1),
-            position=torch.rand(1, 3, 1, 1, 2 * network.position_size),
+            positions=(),
         )
 
     def test_t2w_has_them_all(self):

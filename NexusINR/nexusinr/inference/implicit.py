@@ -100,7 +100,7 @@ class Implicit:
         layers = sum(map(receptive_radius, encoders))
         # Every layer has a window of its input, one and a half times the features on average; at
         # the end, when all of them let go of what they kept, those are 8 planes longer on average.
-        window = max(piece_voxels, plane) + 8 * plane
+        window = min(max(piece_voxels, plane) + 8 * plane, max(scan.voxels for scan in scans))
         return kept + 4 * self.network.config.features * layers * window * 3 // 2
 
 
