@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nexusinr.geometry import Affine, Grid
-from nexusinr.intensity import foreground
+from nexusinr.intensity import head_of
 from nexusinr.resample import Kind, covered, interpolate
 from nexusinr.volume import Volume
 
@@ -31,7 +31,7 @@ def windows(acquired: Mapping[str, Volume]) -> dict[str, tuple[float, float]]:
     """Black and white of each scan, in its units, by modality."""
     found = {}
     for modality, scan in acquired.items():
-        low, high = np.percentile(scan.data[foreground(scan.data)], WINDOW)
+        low, high = np.percentile(scan.data[head_of(scan)], WINDOW)
         found[modality] = float(low), float(high)
     return found
 
@@ -71,7 +71,7 @@ def thumbnail(
 
 def _plane(scan: Volume) -> Grid:
     """Square pixels over the head: columns from anterior to posterior, rows downwards."""
-    points = scan.affine.apply(np.argwhere(foreground(scan.data)))
+    points = scan.affine.apply(np.argwhere(head_of(scan)))
     low, high = points.min(axis=0), points.max(axis=0)
     middle = (low + high) / 2
     pixel = float((high - low)[1:].max() * (1 + 2 * AIR) / EDGE)

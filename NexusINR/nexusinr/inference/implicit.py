@@ -186,7 +186,7 @@ def decode(
         target: the lattice.
         progress: told of each block.
         with_tissues: whether the segmentation is wanted.
-        tile: edge of a block that is a cube.
+        tile: edge of a block; see `tiles.block_edges` for thin lattices.
     """
     tissues = None
     if with_tissues and network.config.segmentation_enhanced:

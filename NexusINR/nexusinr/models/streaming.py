@@ -89,9 +89,8 @@ class StreamedConv:
 
     def _window(self, parts: tuple[Tensor, ...], last: bool) -> Tensor:
         """What is kept, the new planes, and zeros beyond the scan's edges."""
-        count, *size, _ = parts[0].shape
-        kept = self._kept(parts[0].new_zeros(1, *size, self._layer.in_channels))
-        begin, end = len(kept), len(kept) + count
+        kept = self._kept(parts[0])
+        begin, end = len(kept), len(kept) + len(parts[0])
         if self._memory is None or len(self._memory) < end + last:
             self._memory = kept.new_empty(end + last, *kept.shape[1:])
         self._memory[:begin] = kept
@@ -104,10 +103,10 @@ class StreamedConv:
         self._filled = end + last
         return self._memory[: self._filled]
 
-    def _kept(self, edge: Tensor) -> Tensor:
-        """The last two planes, before the first call the plane of zeros before the scan."""
+    def _kept(self, like: Tensor) -> Tensor:
+        """The last two planes; before the first call the plane of zeros before the scan."""
         if self._memory is None:
-            return edge
+            return like.new_zeros(1, *like.shape[1:3], self._layer.in_channels)
         count = min(self._filled, 2)
         kept = self._memory[self._filled - count : self._filled]
         return kept if self._filled >= 2 * count else kept.clone()  # moved to the front
