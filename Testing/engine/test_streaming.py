@@ -1,4 +1,4 @@
-"""Encoders fed plane by plane."""
+"""Encoders and stages fed plane by plane."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from nexusinr.models.encoders import CONDITIONS, build_encoder, he_initialise
+from nexusinr.models.iconet import ICONet, ICONetConfig, interpolate_doubled
+from nexusinr.models.nexus_inr import RESIDUAL_SCALE
+from nexusinr.models.stage_streaming import StreamedStage
 from nexusinr.models.streaming import Queue, streamed
 
 KINDS = pytest.mark.parametrize("kind", ["rdn", "rescnn", "srresnet"])
@@ -73,3 +76,25 @@ def test_a_queue_keeps_its_order():
         want = {3: 1, 0: 0, 5: 6, 2: 3}[count]
         taken.append(queue.join(torch.zeros(want, 1, 1, 1)))
     torch.testing.assert_close(torch.cat(taken).ravel(), torch.arange(10.0))
+
+
+@pytest.mark.parametrize("axes", [(False, False, True), (True, True, True), (True, False, False)])
+@pytest.mark.parametrize("reach", [0, 1, 3])
+@pytest.mark.parametrize(("planes", "step"), [(17, 1), (17, 4), (17, 17), (2, 1), (1, 1)])
+@torch.inference_mode()
+def test_a_stage_is_that_of_the_whole(axes, reach, planes, step):
+    torch.manual_seed(1)
+    network = ICONet(ICONetConfig(features=8, blocks=2, reach=reach)).apply(he_initialise)
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    image, conditions = torch.rand(1, 1, planes, 5, 6), torch.randn(1, CONDITIONS)
+    whole = network.stage(image, conditions, axes)
+    stream = StreamedStage(network, conditions, axes, (planes, 5, 6))
+    fed = image[0].permute(1, 2, 3, 0).split(step)
+    found = [stream(part, n == len(fed) - 1) for n, part in enumerate(fed)]
+    for_clean, for_fine = (torch.cat(parts)[..., 0] for parts in zip(*found, strict=True))
+    clean = (whole.clean - image)[0, 0] / RESIDUAL_SCALE
+    torch.testing.assert_close(for_clean, clean, atol=1e-4, rtol=1e-3)
+    fine = (whole.fine - interpolate_doubled(whole.clean, axes))[0, 0] / RESIDUAL_SCALE
+    torch.testing.assert_close(for_fine, fine, atol=1e-4, rtol=1e-3)

@@ -7,28 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nexusinr.inference.tiles import LEAST_EDGE, block_edges, blocks, occupied, piece_edges
+from nexusinr.inference.tiles import block_edges, blocks, occupied
 
 edges = st.integers(1, 40)
 
 
-@given(st.tuples(edges, edges, edges), st.integers(0, 12), st.integers(1, 20_000))
-def test_pieces_cover_a_lattice_once_and_keep_the_limit(shape, halo, limit):
+@given(st.tuples(edges, edges, edges), st.tuples(edges, edges, edges))
+def test_blocks_cover_a_lattice_once(shape, size):
     lattice = np.arange(np.prod(shape)).reshape(shape)
-    size = piece_edges(shape, halo, limit)
-    found = []
-    for block in blocks(shape, size):
-        around = tuple(
-            slice(max(part.start - halo, 0), min(part.stop + halo, n))
-            for part, n in zip(block, shape, strict=True)
-        )
-        assert lattice[around].size <= limit or size.max() <= LEAST_EDGE
-        found.append(lattice[block].ravel())
-    np.testing.assert_array_equal(np.sort(np.concatenate(found)), lattice.ravel())
-
-
-def test_a_piece_has_halo_only_towards_others():
-    np.testing.assert_array_equal(piece_edges((240, 240, 80), 12, 1_400_000), (120, 120, 80))
+    found = [lattice[block] for block in blocks(shape, size)]
+    assert all((np.array(block.shape) <= size).all() for block in found)
+    whole = np.concatenate([block.ravel() for block in found])
+    np.testing.assert_array_equal(np.sort(whole), lattice.ravel())
 
 
 @given(st.tuples(st.integers(1, 300), edges, edges), st.integers(1, 40))

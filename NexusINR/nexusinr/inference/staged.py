@@ -1,6 +1,6 @@
 """ICONet at work: each scan doubled stage by stage, then resampled onto the target lattice.
 
-A stage computes in pieces with a halo, and only what later stages and the target read: around the
+A stage computes plane by plane, and only what later stages and the target read: the box around the
 head, and inside a region where one is asked for. All else is linear interpolation. The resampling
 is cubic, since the target may lie anywhere between the voxels of the last stage, where trilinear
 interpolation would blur what the stages have won; a target on the very lattice takes its voxels.
@@ -19,18 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
-from nexusinr.inference.tiles import (
-    blocks,
-    cancellable,
-    indices_around,
-    occupied,
-    piece_edges,
-)
+from nexusinr.inference.tiles import blocks, indices_around, occupied
 from nexusinr.models.iconet import (
     Axes,
     ICONet,
@@ -38,15 +33,14 @@ from nexusinr.models.iconet import (
     interpolate_doubled,
     stage_plan,
 )
+from nexusinr.models.nexus_inr import RESIDUAL_SCALE
+from nexusinr.models.stage_streaming import StreamedStage
 from nexusinr.resample import interpolate
 from nexusinr.volume import Volume
 
-#: Voxels that one pass gives at most, halo included; bounds memory and the time until a cancel is
-#: seen.
-PIECE_VOXELS = 1_000_000
-
-#: Working space of one pass per voxel that it gives and feature channel, in bytes.
-PIECE_BYTES = 4 * 9
+#: Voxels that enter a stage at once: on a CPU so few that its cache holds most of what they make,
+#: on a GPU enough to keep it busy.
+PIECE_VOXELS, GPU_PIECE_VOXELS = 50_000, 1_000_000
 
 #: Bytes per voxel of the last stage while it is put together: its input, itself and its mask.
 STAGE_BYTES = 12
@@ -116,10 +110,15 @@ class Staged:
     """
 
     steps = Steps("restoring", 0.64, "resampling", 0.08)
-    piece_voxels = PIECE_VOXELS
 
     def __init__(self, network: ICONet) -> None:
         self.network = network
+
+    @property
+    def piece_voxels(self) -> int:
+        """See the constants."""
+        on_cpu = next(self.network.parameters()).device.type == "cpu"
+        return PIECE_VOXELS if on_cpu else GPU_PIECE_VOXELS
 
     def serves(self, encoded: FineScan, scan: PreparedScan, target: Grid) -> bool:
         """Whether the stages are the same, and the target reads nothing that was left out."""
@@ -163,39 +162,20 @@ class Staged:
         piece_voxels: int,
     ) -> NDArray[np.float32]:
         """One stage of an image whose voxel 0 is voxel `first` of the whole scan's lattice."""
-        factor, halo = window.factor, self.network.radius
+        factor, radius = window.factor, self.network.radius
         start, size = window.start - first, window.stop - window.start
         plain = interpolate_doubled(torch.from_numpy(image)[None, None], window.axes)[0, 0].numpy()
         out = np.ascontiguousarray(plain[_slices(start * factor, (start + size) * factor)])
         wanted = _wanted(head, window)
-        edges = piece_edges(wanted.shape, halo, piece_voxels // int(factor.prod()))
-        pieces = list(occupied(wanted, edges))
-        with cancellable(self.network, progress):
-            for n, piece in enumerate(pieces):
-                low = np.array([part.start for part in piece])
-                high = np.array([part.stop for part in piece])
-                values = self._piece(image, start + low, start + high, conditions, window.axes)
-                here = _doubled(wanted[piece], factor)
-                np.copyto(out[_slices(low * factor, high * factor)], values, where=here)
-                progress.tell((n + 1) / len(pieces))
+        for box in occupied(wanted, wanted.shape):
+            low, high = (start + [getattr(s, end) for s in box] for end in ("start", "stop"))
+            begin, end = np.maximum(low - radius, 0), np.minimum(high + radius, image.shape)
+            part = torch.from_numpy(np.ascontiguousarray(image[_slices(begin, end)]))
+            fine = restored(self.network, part, conditions, window.axes, progress, piece_voxels)
+            values = fine[_slices((low - begin) * factor, (high - begin) * factor)].numpy()
+            place = _slices((low - start) * factor, (high - start) * factor)
+            np.copyto(out[place], values, where=_doubled(wanted[box], factor))
         return out
-
-    def _piece(
-        self,
-        image: NDArray[np.float32],
-        low: IntArray,
-        high: IntArray,
-        conditions: torch.Tensor,
-        axes: Axes,
-    ) -> NDArray[np.float32]:
-        """The fine image of the voxels low <= index < high, computed with their halo."""
-        begin = np.maximum(low - self.network.radius, 0)
-        end = np.minimum(high + self.network.radius, image.shape)
-        part = torch.from_numpy(np.ascontiguousarray(image[_slices(begin, end)]))[None, None]
-        fine = self.network.stage(part.to(conditions.device), conditions, axes).fine[0, 0]
-        inner = _slices((low - begin) * factors(axes), (high - begin) * factors(axes))
-        values: NDArray[np.float32] = fine[inner].cpu().numpy()
-        return values
 
     def decode(
         self,
@@ -218,17 +198,63 @@ class Staged:
         return Restored(start, None)
 
     def memory(self, scans: Sequence[Grid], target: Grid, piece_voxels: int) -> int:
-        """The last stages of all scans, one of them in the making, and one pass."""
-        fine, passes = [], [0]
+        """The last stages of all scans, one in the making, and what is streamed through it."""
+        fine, streaming = [], [0]
         for scan in scans:
             plan = plan_between(scan, target)
             start, stop = indices_around(scan, target, SPLINE_MARGIN)
             fine.append(int(((stop - start) * total_factor(plan)).prod()))
-            if plan:
-                read = np.minimum(stop - start + 2 * self.network.radius, scan.shape)
-                passes.append(min(int((read * total_factor(plan)).prod()), piece_voxels))
-        one_pass = max(passes) * PIECE_BYTES * self.network.config.features
-        return 4 * sum(fine) + STAGE_BYTES * max(fine) + one_pass
+            if not plan or not piece_voxels:
+                continue
+            read = np.minimum(stop - start + 2 * self.network.radius, scan.shape)
+            _, j, k = (read * total_factor(plan[:-1])).tolist()
+            step = max(piece_voxels // (j * k), 1)
+            streaming.append(j * k * self._planes(step, int(factors(plan[-1]).prod())))
+        features = 4 * self.network.config.features
+        return 4 * sum(fine) + STAGE_BYTES * max(fine) + features * max(streaming)
+
+    def _planes(self, step: int, doubled: int) -> int:
+        """Planes of features that are kept at once where `step` enter: see `stage_streaming`."""
+        c = self.network.config
+        block = 2 * (2 + step) + (2 * c.reach + step) // 2 + 3 * (c.reach + step)
+        return 2 * c.blocks * block + 10 * step + doubled * (6 * step + 4)
+
+
+def restored(
+    network: ICONet,
+    image: Tensor,
+    conditions: Tensor,
+    axes: Axes,
+    progress: Progress,
+    piece_voxels: int = PIECE_VOXELS,
+) -> Tensor:
+    """The fine image of one stage, computed a few planes at a time (see `stage_streaming`).
+
+    Args:
+        network: on its device.
+        image: (i, j, k), slice axis last.
+        conditions: (1, 6), on the network's device.
+        axes: which of them the stage doubles.
+        progress: told after each pass, and asked for a cancel within it.
+        piece_voxels: what one pass may take.
+
+    Returns:
+        (i', j', k'), on the CPU.
+    """
+    weight = next(network.parameters())
+    i, j, k = image.shape
+    stream = StreamedStage(network, conditions.to(weight), axes, (i, j, k), progress.check)
+    planes, step = image[..., None].to(weight), max(piece_voxels // (j * k), 1)
+    found: tuple[list[Tensor], list[Tensor]] = [], []
+    for first in range(0, i, step):
+        for images, new in zip(
+            found, stream(planes[first : first + step], first + step >= i), strict=True
+        ):
+            images.append(new[..., 0].float().cpu())
+        progress.tell(min(first + step, i) / i)
+    for_clean, for_fine = map(torch.cat, found)
+    clean = torch.add(image, for_clean, alpha=RESIDUAL_SCALE)[None, None]
+    return interpolate_doubled(clean, axes)[0, 0].add_(for_fine, alpha=RESIDUAL_SCALE)
 
 
 def plan_between(scan: Grid, target: Grid) -> list[Axes]:

@@ -14,9 +14,6 @@ from torch import nn
 from nexusinr.geometry import Grid
 from nexusinr.inference.progress import Progress
 
-#: Pieces are not cut below this edge: they would be little more than their halo.
-LEAST_EDGE = 8
-
 #: A part of a lattice.
 Block = tuple[slice, slice, slice]
 
@@ -45,21 +42,6 @@ def block_edges(shape: tuple[int, int, int], edge: int) -> NDArray[np.int64]:
             break
         edges = longer
     return edges
-
-
-def piece_edges(shape: tuple[int, int, int], halo: int, limit: int) -> NDArray[np.int64]:
-    """Edges of pieces that hold at most `limit` voxels with their halo, (3,).
-
-    The longest edge is cut first: cubes have the least halo.
-    """
-    whole = np.array(shape)
-    counts = np.ones(3, dtype=int)
-    while True:
-        edges: NDArray[np.int64] = -(-whole // counts)
-        grown = edges + halo * np.minimum(counts - 1, 2)  # none of them reaches beyond the lattice
-        if np.minimum(grown, whole).prod() <= limit or edges.max() <= LEAST_EDGE:
-            return edges
-        counts[edges.argmax()] += 1
 
 
 def occupied(mask: NDArray[np.bool_], size: ArrayLike) -> Iterator[Block]:

@@ -93,15 +93,20 @@ def local_mean(x: Tensor, reach: int) -> Tensor:
     """Mean over a cube of 2 * reach + 1 voxels, at the rim over what there is of it."""
     width = 2 * reach + 1
     for axis in range(3):
-        index = torch.arange(x.shape[2 + axis], device=x.device)
-        present = index.clamp(max=reach) + index.flip(0).clamp(max=reach) + 1
+        present = presence(x.shape[2 + axis], reach, x)
         shape = [-1 if a == axis else 1 for a in range(3)]
         kernel = [width if a == axis else 1 for a in range(3)]
         # Padded by hand: the pooling's own padding refuses scans of fewer slices than its width.
         padding = [reach if a == axis else 0 for a in (2, 2, 1, 1, 0, 0)]
         summed = functional.avg_pool3d(functional.pad(x, padding), kernel, 1)
-        x = summed * (width / present).to(x.dtype).reshape(shape)
+        x = summed * (width / present).reshape(shape)
     return x
+
+
+def presence(size: int, reach: int, like: Tensor) -> Tensor:
+    """How many of the voxels within reach of each of `size` there are, itself too; (size,)."""
+    index = torch.arange(size, device=like.device)
+    return (index.clamp(max=reach) + index.flip(0).clamp(max=reach) + 1).to(like.dtype)
 
 
 def strip(channels_in: int, channels_out: int, axis: int, reach: int) -> nn.Conv3d:

@@ -36,80 +36,101 @@ class Queue:
     def __init__(self) -> None:
         self._waiting: deque[Tensor] = deque()
 
+    def __len__(self) -> int:
+        """How many planes wait."""
+        return sum(map(len, self._waiting))
+
     def put(self, planes: Tensor) -> None:
         """Planes (n, j, k, C) for the end of the queue, which keeps them as they are."""
-        if len(planes):
+        if len(planes) or not self._waiting:
             self._waiting.append(planes)
+
+    def take(self, count: int) -> Tensor:
+        """The first (count, j, k, C) of the queue, which they leave."""
+        parts = self._leave(count)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def join(self, planes: Tensor) -> Tensor:
         """Adds the first of the queue to as many planes, (m, j, k, C), in place; they leave it."""
         done = 0
-        while done < len(planes):
-            first = self._waiting.popleft()
-            count = min(len(first), len(planes) - done)
-            planes[done : done + count] += first[:count]
-            if count < len(first):
-                self._waiting.appendleft(first[count:])
-            done += count
+        for part in self._leave(len(planes)):
+            planes[done : done + len(part)] += part
+            done += len(part)
         return planes
 
+    def _leave(self, count: int) -> list[Tensor]:
+        parts = []
+        while True:
+            first = self._waiting.popleft()
+            parts.append(first[:count])
+            if count < len(first):
+                self._waiting.appendleft(first[count:])
+            count -= len(parts[-1])
+            if count == 0:
+                return parts
 
-class StreamedConv:
-    """A 3x3x3 convolution that keeps the size, fed plane by plane.
 
-    It works on a window of its own memory: two planes from before, and those that are new.
+class Window:
+    """The planes that are new and those before them that an operation still reads.
+
+    It works on memory of its own: 2 * reach planes from before, and those that are new.
     """
 
-    def __init__(self, layer: nn.Conv3d) -> None:
-        self._layer = layer
+    def __init__(self, reach: int) -> None:
+        self._reach = reach
         self._memory: Tensor | None = None
         self._filled = 0
 
-    def __call__(self, *parts: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-        """The next planes' features, one plane behind.
+    def __call__(self, *parts: Tensor, last: bool) -> Tensor:
+        """What the next outputs read, with zeros beyond the scan's edges.
 
         Args:
             parts: (n, j, k, C1), (n, j, k, C2) ...: the channels of the next planes; n may be 0.
             last: whether these are the scan's last.
 
         Returns:
-            Input planes and the features of the same planes, (m, j, k, C) and (m, j, k, C'). The
-            first are only lent: the next call overwrites them.
+            (m + 2 * reach, j, k, C), or less where no output can be made yet. Only lent: the next
+            call overwrites it.
         """
-        window = self._window(parts, last)
-        layer = self._layer
-        if len(window) < 3:
-            return window[:0], window.new_empty(0, *window.shape[1:3], layer.out_channels)
-        if layer.in_channels == 1 and window.device.type == "cpu":
-            return window[1:-1], _of_one_channel(layer, window[..., 0])
-        found = functional.conv3d(
-            window.permute(3, 0, 1, 2)[None], layer.weight, layer.bias, padding=(0, 1, 1)
-        )
-        return window[1:-1], found[0].permute(1, 2, 3, 0).contiguous()
-
-    def _window(self, parts: tuple[Tensor, ...], last: bool) -> Tensor:
-        """What is kept, the new planes, and zeros beyond the scan's edges."""
-        kept = self._kept(parts[0])
+        kept = self._kept(parts)
         begin, end = len(kept), len(kept) + len(parts[0])
-        if self._memory is None or len(self._memory) < end + last:
-            self._memory = kept.new_empty(end + last, *kept.shape[1:])
+        self._filled = end + last * self._reach
+        if self._memory is None or len(self._memory) < self._filled:
+            self._memory = kept.new_empty(self._filled, *kept.shape[1:])
         self._memory[:begin] = kept
         channel = 0
         for part in parts:
             self._memory[begin:end, ..., channel : channel + part.shape[-1]] = part
             channel += part.shape[-1]
-        if last:
-            self._memory[end] = 0
-        self._filled = end + last
+        self._memory[end : self._filled] = 0
         return self._memory[: self._filled]
 
-    def _kept(self, like: Tensor) -> Tensor:
-        """The last two planes; before the first call the plane of zeros before the scan."""
+    def _kept(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """The last planes of the call before; at first planes of zeros, before the scan."""
         if self._memory is None:
-            return like.new_zeros(1, *like.shape[1:3], self._layer.in_channels)
-        count = min(self._filled, 2)
+            channels = sum(part.shape[-1] for part in parts)
+            return parts[0].new_zeros(self._reach, *parts[0].shape[1:3], channels)
+        count = min(self._filled, 2 * self._reach)
         kept = self._memory[self._filled - count : self._filled]
         return kept if self._filled >= 2 * count else kept.clone()  # moved to the front
+
+
+class StreamedConv:
+    """A 3x3x3 convolution that keeps the size, fed plane by plane."""
+
+    def __init__(self, layer: nn.Conv3d) -> None:
+        self._layer = layer
+        self._window = Window(1)
+
+    def __call__(self, *parts: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """The next planes' features, one plane behind; for the arguments see `Window`.
+
+        Returns:
+            Input planes and the features of the same planes, (m, j, k, C) and (m, j, k, C'). The
+            first are only lent: the next call overwrites them.
+        """
+        window = self._window(*parts, last=last)
+        return window[1:-1], convolved(window, self._layer)
 
 
 class StreamedDenseBlock:
@@ -227,11 +248,32 @@ def streamed(encoder: nn.Module, conditions: Tensor) -> StreamedEncoder:
     return StreamedResCNN(encoder, conditions)
 
 
-def _of_one_channel(layer: nn.Conv3d, window: Tensor) -> Tensor:
-    """A convolution of (n + 2, j, k) to (n, j, k, C') as a product of matrices.
+def convolved(window: Tensor, layer: nn.Conv3d) -> Tensor:
+    """A convolution that keeps the size of planes, (n, j, k, C) to (m, j, k, C').
 
-    For one channel torch has no quick one on a CPU: it takes as long as another of ten.
+    Along the first axis it reads the window's own planes: m is n less what it reaches.
     """
+    extent, j, k = layer.kernel_size
+    if len(window) < extent:
+        return window.new_empty(0, *window.shape[1:3], layer.out_channels)
+    if extent == j == k == 3 and window.device.type == "cpu":
+        # For one channel torch has no quick one there: it takes longer than another of 32.
+        if layer.in_channels == 1:
+            return _of_one_channel(layer, window[..., 0])
+        if layer.out_channels == 1:
+            return _to_one_channel(layer, window)
+    weight, bias, padding = layer.weight, layer.bias, (0, j // 2, k // 2)
+    if extent == 1:  # planes as a batch: torch is slow in 3D along the other axes alone
+        of_planes = functional.conv2d(
+            window.permute(0, 3, 1, 2), weight[:, :, 0], bias, padding=padding[1:]
+        )
+        return of_planes.permute(0, 2, 3, 1).contiguous()
+    found = functional.conv3d(window.permute(3, 0, 1, 2)[None], weight, bias, padding=padding)
+    return found[0].permute(1, 2, 3, 0).contiguous()
+
+
+def _of_one_channel(layer: nn.Conv3d, window: Tensor) -> Tensor:
+    """A convolution of (n + 2, j, k) to (n, j, k, C') as a product of matrices."""
     padded = functional.pad(window, (1, 1, 1, 1))
     sizes = [n - 2 for n in padded.shape]
     around = padded.new_empty(27, *sizes)
@@ -240,3 +282,14 @@ def _of_one_channel(layer: nn.Conv3d, window: Tensor) -> Tensor:
     assert layer.bias is not None
     found = torch.addmm(layer.bias, around.flatten(1).t(), layer.weight.flatten(1).t())
     return found.unflatten(0, sizes)
+
+
+def _to_one_channel(layer: nn.Conv3d, window: Tensor) -> Tensor:
+    """A convolution of (n + 2, j, k, C) to (n, j, k, 1): what every voxel gives, then the sums."""
+    given = layer.weight[0].flatten(1).t() @ window.flatten(0, 2).t()
+    padded = functional.pad(given.unflatten(1, window.shape[:3]), (1, 1, 1, 1))
+    assert layer.bias is not None
+    found = layer.bias.expand(len(window) - 2, *window.shape[1:3]).clone()
+    for n, neighbour in enumerate(padded):
+        found += shifts(neighbour)[n]
+    return found[..., None]
