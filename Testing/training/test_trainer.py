@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from nexusinr.models import weights
 from nexusinr.models.nexus_inr import NexusINR, NexusINRConfig
 from nexusinr.training import checkpoint
 from nexusinr.training.config import TrainConfig
@@ -59,6 +60,35 @@ def examples(folder: Path, count: int = 2) -> list[Example]:
     source = PatchSource(TrainingData([subject], []), size=12, seed=5)
     protocol = Protocol(axes=(2, 1), steps=(2, 3), thickness=(2, 3))
     return [source.from_subject(subject, protocol, remap=0) for _ in range(count)]
+
+
+class TestStart:
+    """The weights that a run begins with."""
+
+    @pytest.fixture
+    def trained(self, tmp_path, monkeypatch) -> NexusINR:
+        monkeypatch.setenv("NEXUSINR_HOME", str(tmp_path / "home"))
+        network = NexusINR(MODEL)
+        card = {"name": "mine", "architecture": "NexusINR", "version": "0"}
+        file = weights.save(network, tmp_path, {**card, "config": MODEL.to_dict()})
+        weights.import_weights(file)
+        return weights.load("mine")[0]
+
+    def test_all_or_those_of_the_parts_that_are_wanted(self, folder, tmp_path, trained):
+        fewer = dataclasses.replace(MODEL, multi_modal_fusion=False, cross_attention=False)
+        known = trained.state_dict()
+        for model in (MODEL, fewer):
+            config = dataclasses.replace(TINY, start="mine", model=model)
+            own = Trainer(config, folder, tmp_path / "run").network.state_dict()
+            assert all(torch.equal(value, known[key]) for key, value in own.items())
+        assert len(own) < len(known)
+
+    def test_of_another_size(self, folder, tmp_path, trained):
+        for change in ({"features": 12}, {"layers": 3}):
+            model = dataclasses.replace(MODEL, **change)
+            config = dataclasses.replace(TINY, start="mine", model=model)
+            with pytest.raises(ValueError, match="'mine' are of another size"):
+                Trainer(config, folder, tmp_path / "run")
 
 
 class TestSteps:

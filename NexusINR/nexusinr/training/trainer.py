@@ -241,11 +241,13 @@ class Trainer:
             self.notes.append(f"resumed with other values than before: {', '.join(changed)}")
 
     def _start_from(self, name: str) -> None:
+        """Weights of the same sizes, which may have parts that this run's model does without."""
         trained, card = weights.load(name)
+        known, own = trained.state_dict(), self.network.state_dict()
         same = card.architecture == self.config.architecture
-        if not same or card.config != self.config.model.to_dict():
+        if not same or any(k not in known or known[k].shape != v.shape for k, v in own.items()):
             raise ValueError(f"the weights {name!r} are of another size than this run's model")
-        self.network.load_state_dict(trained.state_dict())
+        self.network.load_state_dict({key: known[key] for key in own})
 
     def _learning_rate(self) -> float:
         c = self.config
