@@ -20,7 +20,7 @@ from nexusinr.inference.progress import Progress
 from nexusinr.inference.request import check_memory, estimate, read_scans, target
 from nexusinr.inference.session import Session
 from nexusinr.inference.staged import FineScan, Staged, plan_between, resample
-from nexusinr.models import weights
+from nexusinr.models import streaming, weights
 from nexusinr.models.encoders import CONDITIONS
 from nexusinr.models.iconet import ICONet, ICONetConfig
 from nexusinr.models.stage_streaming import StreamedStage
@@ -182,7 +182,8 @@ def stages(monkeypatch):
 
 
 @torch.inference_mode()
-def test_passes_change_nothing(session, thick_pair, stages):
+def test_passes_change_nothing(session, thick_pair, stages, monkeypatch):
+    monkeypatch.setattr(streaming, "LEAST_FOR_ONEDNN", 0)
     _, passes = stages
     for scan in thick_pair:
         prepared, lattice = session.prepare(scan), scan.grid.with_spacing(1.3)

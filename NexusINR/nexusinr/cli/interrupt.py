@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from nexusinr.errors import Cancelled
+from nexusinr.models.heap import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ def until_done(
         except BaseException as error:
             result.set_exception(error)
 
+    keep_freed_memory()
     with _signals_set(stop):
         threading.Thread(target=run, daemon=True).start()
         while not wait([result], timeout=INTERVAL).done:

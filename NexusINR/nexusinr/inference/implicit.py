@@ -20,7 +20,7 @@ from nexusinr.inference.tiles import Block, block_edges, indices_around, occupie
 from nexusinr.models.encoders import receptive_radius
 from nexusinr.models.nexus_inr import T1W, Encoding, NexusINR, Sampled
 from nexusinr.models.sampling import LatticeMap
-from nexusinr.models.streaming import streamed
+from nexusinr.models.streaming import planes_at_once, streamed
 
 #: Voxels that enter the encoders at once: on a CPU so few that its cache holds most of what they
 #: make, on a GPU enough to keep it busy.
@@ -147,7 +147,8 @@ def encode(
     """
     streams = [streamed(encoder, conditions) for encoder in network.encoders(modality)]
     planes = image[0].permute(1, 2, 3, 0)
-    count, step = len(planes), max(piece_voxels // planes[0].numel(), 1)
+    count, (_, j, k) = len(planes), grid.shape
+    step = planes_at_once(j, k, network.config.features, piece_voxels)
     channels = [1, *(network.config.features for _ in streams)]
     maps = image.new_empty(1, *grid.shape, sum(channels))
     done = 0

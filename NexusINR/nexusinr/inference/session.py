@@ -24,6 +24,7 @@ from nexusinr.inference.progress import Progress
 from nexusinr.inference.staged import Staged
 from nexusinr.inference.threads import each
 from nexusinr.models import weights
+from nexusinr.models.heap import keep_freed_memory
 from nexusinr.models.iconet import ICONet
 from nexusinr.models.nexus_inr import MODALITIES, NexusINR
 from nexusinr.registration import RigidResult
@@ -60,6 +61,7 @@ class Session:
     adapted_sha256: str | None = None
 
     def __init__(self, model: str = "nexus-inr", device: str = "auto") -> None:
+        keep_freed_memory()
         network, self.card = weights.load(model)
         self.engine = engine_for(network)
         self.notes: list[str] = []

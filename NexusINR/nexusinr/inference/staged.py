@@ -35,6 +35,7 @@ from nexusinr.models.iconet import (
 )
 from nexusinr.models.nexus_inr import RESIDUAL_SCALE
 from nexusinr.models.stage_streaming import StreamedStage
+from nexusinr.models.streaming import planes_at_once
 from nexusinr.resample import interpolate
 from nexusinr.volume import Volume
 
@@ -208,7 +209,7 @@ class Staged:
                 continue
             read = np.minimum(stop - start + 2 * self.network.radius, scan.shape)
             _, j, k = (read * total_factor(plan[:-1])).tolist()
-            step = max(piece_voxels // (j * k), 1)
+            step = planes_at_once(j, k, self.network.config.features, piece_voxels)
             streaming.append(j * k * self._planes(step, int(factors(plan[-1]).prod())))
         features = 4 * self.network.config.features
         return 4 * sum(fine) + STAGE_BYTES * max(fine) + features * max(streaming)
@@ -244,7 +245,8 @@ def restored(
     weight = next(network.parameters())
     i, j, k = image.shape
     stream = StreamedStage(network, conditions.to(weight), axes, (i, j, k), progress.check)
-    planes, step = image[..., None].to(weight), max(piece_voxels // (j * k), 1)
+    planes = image[..., None].to(weight)
+    step = planes_at_once(j, k, network.config.features, piece_voxels)
     found: tuple[list[Tensor], list[Tensor]] = [], []
     for first in range(0, i, step):
         for images, new in zip(

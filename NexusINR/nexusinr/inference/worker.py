@@ -22,6 +22,7 @@ import nexusinr
 from nexusinr.errors import Cancelled, NexusError
 from nexusinr.inference import protocol
 from nexusinr.inference.protocol import Event, Id, Request, RequestError
+from nexusinr.models.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from nexusinr.inference.service import Service
@@ -351,6 +352,7 @@ def _own_channels() -> tuple[BinaryIO, BinaryIO]:
 def main() -> NoReturn:
     """Runs a worker on this process's stdin and stdout."""
     faulthandler.enable()
+    keep_freed_memory()
     worker = Worker(*_own_channels())
     for name in SIGNALS:
         if hasattr(signal, name):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 
 #: Names of malloc.h in glibc.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 
 #: What is larger, in bytes, comes from the system and goes back at once; glibc takes no more.
 LARGEST_KEPT = 32 * 2**20
@@ -19,10 +19,17 @@ def keep_freed_memory() -> bool:
     """Lets glibc keep up to KEPT bytes that are free. Whether it does: other libraries do not.
 
     Feature maps come and go with every layer. By default much of their memory goes back to the
-    system each time and is fetched again page by page, which takes as long as the arithmetic.
+    system each time and is fetched again page by page, which takes as long as the arithmetic. To be
+    called before the threads that work with them begin: what they have got by then stays as it is.
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+    if not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    wanted = {M_MMAP_THRESHOLD: LARGEST_KEPT, M_TRIM_THRESHOLD: KEPT, M_TOP_PAD: STEP}
+    # One arena: those of further threads consist of small heaps, which go back one by one.
+    wanted = {
+        M_ARENA_MAX: 1,
+        M_MMAP_THRESHOLD: LARGEST_KEPT,
+        M_TRIM_THRESHOLD: KEPT,
+        M_TOP_PAD: STEP,
+    }
     return all([mallopt(name, value) == 1 for name, value in wanted.items()])
