@@ -36,7 +36,7 @@ def trainer(folder, tmp_path) -> Trainer:
 def test_terms_by_hand(trainer):
     trainer.source.brats_share = 1.0
     t1w, t2w = (trainer.task.draw(number) for number in (0, 1))
-    assert trainer.losses(t1w).keys() == {"t1w", "squared", "clean"}
+    assert trainer.losses(t1w).keys() == {"t1w", "squared", "gradient", "clean"}
     found = trainer.losses(t2w)
     first, second = run_stages(trainer.network, t2w)
 
@@ -44,9 +44,14 @@ def test_terms_by_hand(trainer):
         i, j, k = (slice(n, -n) for n in border)
         return (image - t2w.clean[level])[..., i, j, k].abs().pow(power).mean().item()
 
+    def edges(image: torch.Tensor) -> float:
+        wrong = (image - t2w.clean[2])[..., 4:-4, 4:-4, 4:-4]
+        return torch.cat([wrong.diff(dim=d).flatten() for d in (2, 3, 4)]).abs().mean().item()
+
     expected = {
         "t2w": error(second.fine, 2, (4, 4, 4)),
         "squared": error(second.fine, 2, (4, 4, 4), power=2),
+        "gradient": edges(second.fine),
         "between": error(first.fine, 1, (4, 4, 2)),
         "clean": (error(first.clean, 0, (4, 4, 1)) + error(second.clean, 1, (4, 4, 2))) / 2,
     }

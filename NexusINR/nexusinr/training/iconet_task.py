@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from nexusinr.models.iconet import ICONet, Stage
 from nexusinr.training.dataset import Subject, TrainingData
-from nexusinr.training.losses import restoration, squared_error
+from nexusinr.training.losses import gradient_error, restoration, squared_error
 from nexusinr.training.stages import Staged, StageSource
 from nexusinr.training.task import MODALITIES, VALIDATION_SIZE, Restored, Task
 
@@ -35,7 +35,7 @@ class ICONetTask(Task[Staged]):
         return [*source.fixed(subject), *source.fixed(subject)]
 
     def losses(self, example: Staged) -> dict[str, Tensor]:
-        """`clean`, `between` (with two stages or more), and the modality's own terms."""
+        """`clean`, `between` (with two stages or more), and those of the last image."""
         stages = run_stages(cast(ICONet, self.network), example)
 
         def error(image: Tensor, level: int, measure: Measure = restoration) -> Tensor:
@@ -46,6 +46,7 @@ class ICONetTask(Task[Staged]):
         terms = {
             MODALITIES[example.modality]: fine[-1],
             "squared": error(stages[-1].fine, len(stages), squared_error),
+            "gradient": error(stages[-1].fine, len(stages), gradient_error),
             "clean": torch.stack(clean).mean(),
         }
         if len(fine) > 1:

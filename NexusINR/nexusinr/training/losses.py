@@ -23,12 +23,14 @@ class LossWeights:
 
     The auxiliary terms stay an order below the restoration: ten times larger, distillation shrinks
     the features before they have learned anything, and training stalls at the interpolation.
-    `squared` is for the squared error of both scans, which PSNR measures, beside the absolute one.
+    `squared` is for the squared error of both scans, which PSNR measures, beside the absolute one,
+    and `gradient` for that of their differences from voxel to voxel: edges.
     """
 
     t1w: float = 1.0
     t2w: float = 1.5
     squared: float = 0.0
+    gradient: float = 0.0
     distillation: float = 2e-5
     self_reconstruction: float = 0.1
     mean_alignment: float = 1e-4
@@ -41,13 +43,14 @@ class StageWeights:
     """Weights of ICONet's losses: the last image counts most, T2w more than T1w.
 
     `clean` is for the reconstruction branch of every stage, `between` for the super-resolution
-    branch of every stage but the last, `t1w` and `t2w` for that of the last one, and `squared` for
-    its squared error.
+    branch of every stage but the last, `t1w` and `t2w` for that of the last one, `squared` for its
+    squared error and `gradient` for that of its differences from voxel to voxel.
     """
 
     t1w: float = 1.0
     t2w: float = 1.5
     squared: float = 0.0
+    gradient: float = 0.0
     between: float = 0.5
     clean: float = 0.5
 
@@ -71,6 +74,12 @@ def distillation(fused: Tensor, teacher: Tensor) -> Tensor:
 def squared_error(predicted: Tensor, truth: Tensor) -> Tensor:
     """L_T2Self, eq. 11, and what PSNR is made of: mean squared error."""
     return (predicted - truth).square().mean()
+
+
+def gradient_error(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute error of the differences between neighbours along each axis; (..., I, J, K)."""
+    error = predicted - truth
+    return torch.cat([error.diff(dim=dim).flatten() for dim in (-3, -2, -1)]).abs().mean()
 
 
 def mean_alignment(first: Tensor, second: Tensor) -> Tensor:
@@ -108,6 +117,7 @@ def modality_losses(
     terms = {
         ("t1w", "t2w")[modality]: restoration(decoded.intensity, truth),
         "squared": squared_error(decoded.intensity, truth),
+        "gradient": gradient_error(decoded.intensity, truth),
     }
     if decoded.logits is not None:
         terms["segmentation"] = segmentation(decoded.logits, tissues)
