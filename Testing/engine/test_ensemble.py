@@ -124,11 +124,13 @@ def test_methods_are_named_after_what_they_add(tiny_model):
     assert told("tiny+adapt-30") == ("tiny", 30, 1)
     assert told("tiny+ensemble") == ("tiny", None, 4)
     assert told("tiny+adapt-30+ensemble-8") == ("tiny", 30, 8)
+    assert [variants.find(name).float32 for name in ("tiny", "tiny+float32")] == [False, True]
     for method, words in (
         ("other+adapt", "unknown model 'other'"),
         ("tiny+more", "no method 'tiny\\+more': \\+adapt"),
         ("tiny+adapt+adapt-3", "no method"),
         ("tiny+adapt-0", "no method"),
+        ("tiny+float32-2", "no method"),
     ):
         with pytest.raises(InputError, match=words):
             variants.find(method)

@@ -53,7 +53,7 @@ def evaluate(
             metavar="NAME[,NAME...]",
             help="Default: nexus-inr; all: every installed one; none. NAME+adapt adapts it to "
             "each case first (NAME+adapt-N: for N seconds), NAME+ensemble-N averages N mirrored "
-            "restorations.",
+            "restorations, NAME+float32 computes in full precision.",
         ),
     ] = None,
     table: Annotated[
@@ -215,8 +215,11 @@ def _restorer(device: str, cancelled: Callable[[], bool]) -> Restore:
     from nexusinr.inference.session import Session
 
     @cache
-    def session(model: str) -> Session:
-        return Session(model, device)
+    def session(model: str, float32: bool) -> Session:
+        found = Session(model, device)
+        if float32:
+            found.move(found.device.in_float32())
+        return found
 
     def restore(
         t1w: Volume | None, t2w: Volume | None, grid: Grid, model: str
@@ -226,7 +229,7 @@ def _restorer(device: str, cancelled: Callable[[], bool]) -> Restore:
             t1w,
             t2w,
             like=grid,
-            session=session(variant.card.name),
+            session=session(variant.card.name, variant.float32),
             adapt=variant.adapt or False,
             ensemble=variant.ensemble,
             register="none",  # the headers of a degraded pair are right

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
 
 from nexusinr.errors import InputError
+from nexusinr.models import eight_bit
+
+#: What is added to the description where it is so.
+EIGHT_BIT = ", 8-bit convolutions"
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,24 @@ class Device:
         description: for people, e.g. the GPU's name.
         reason: why this one.
         dtype: of the network there; half precision only where the hardware is fast at it.
+        eight_bit: whether its wide convolutions have 8-bit factors; see `models.eight_bit`.
     """
 
     name: str
     description: str
     reason: str
     dtype: torch.dtype = torch.float32
+    eight_bit: bool = False
 
     @property
     def torch(self) -> torch.device:
         """The torch device."""
         return torch.device(self.name)
+
+    def in_float32(self) -> Device:
+        """The same device in full precision."""
+        described = self.description.removesuffix(EIGHT_BIT)
+        return replace(self, description=described, dtype=torch.float32, eight_bit=False)
 
 
 def choose(request: str = "auto") -> Device:
@@ -90,7 +101,11 @@ def _probe(name: str) -> str | None:
 
 def _cpu(reason: str) -> Device:
     threads = torch.get_num_threads()
-    return Device("cpu", f"CPU, {threads} thread{'s' if threads > 1 else ''}", reason)
+    description = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    short = eight_bit.is_quicker()
+    if short:
+        description += EIGHT_BIT
+    return Device("cpu", description, reason, eight_bit=short)
 
 
 def _gpu(name: str, reason: str) -> Device:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nexusinr.models import eight_bit
 from nexusinr.models.attention import shifts
 from nexusinr.models.encoders import (
     BRANCH_SCALE,
@@ -271,6 +272,9 @@ def convolved(window: Tensor, layer: nn.Conv3d) -> Tensor:
             return _of_one_channel(layer, window[..., 0])
         if layer.out_channels == 1:
             return _to_one_channel(layer, window)
+    short = eight_bit.of(layer)
+    if short is not None:
+        return short(window)
     weight, bias = layer.weight, layer.bias
     if extent == 1:  # in 2D where that is enough: torch is slow in 3D along one axis alone
         image = window.permute(0, 3, 1, 2)

@@ -6,6 +6,7 @@ left out. The counting takes time itself: such a run is not timed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Counter:
 
     def __init__(self) -> None:
         self._traffic = _Traffic()
-        self._flops = FlopCounterMode(display=False)
+        self._flops = FlopCounterMode(display=False, custom_mapping=_eight_bit())
         self._stack = ExitStack()
 
     def __enter__(self) -> Counter:
@@ -120,6 +121,20 @@ class _Traffic(TorchDispatchMode):
             touched = tree_leaves((args, given, out))
             self.bytes += sum(t.numel() * t.itemsize for t in touched if isinstance(t, Tensor))
         return out
+
+
+def _eight_bit() -> dict[Any, Callable[..., int]]:
+    """Convolutions with 8-bit factors count as others do."""
+    if not hasattr(torch.ops.onednn, "qconv3d_pointwise"):
+        return {}
+
+    def flop(
+        image: list[int], scale: float, zero: int, weight: list[int], *_: Any, **out: Any
+    ) -> int:
+        batch, _channels, *lattice = out["out_shape"]
+        return 2 * math.prod(weight) * batch * math.prod(lattice)
+
+    return {torch.ops.onednn.qconv3d_pointwise: flop}
 
 
 def counted(work: Callable[[], object]) -> Work:

@@ -116,6 +116,7 @@ def _identity(session: Session, limit: Peak) -> dict[str, Any]:
         "software": report.software(),
         "peak_conv_gflops": round(limit.conv, 1),
         "peak_matmul_gflops": round(limit.matmul, 1),
+        "peak_eight_bit_conv_gflops": limit.eight_bit_conv and round(limit.eight_bit_conv, 1),
     }
 
 
