@@ -437,7 +437,7 @@ class TestSwitches:
     def test_all_off_is_arssr(self):
         network = stirred(NexusINRConfig(**SIZES, **ARSSR))
         assert self.parts(network) == {"shared", "decoder"}
-        assert losses_of(network).keys() == {"t1w", "t2w", "squared"}
+        assert losses_of(network).keys() == {"t1w", "t2w", "squared", "gradient"}
         decoded = restore(network, T2W, PAIR, TARGET)
         assert decoded.logits is None
         assert decoded.specific is None
