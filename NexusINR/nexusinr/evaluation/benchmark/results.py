@@ -20,7 +20,8 @@ session with the model loaded and the scans in memory.
 
 Baselines: from normalised scans to intensities on the lattice; reading, registration and
 consistency are left out of all of them. What was measured on a part is scaled by the number of
-voxels. The part was encoded in one piece, one layer after the other, as torch runs a network."""
+voxels. The part was encoded in one piece, one layer after the other, as torch runs a network,
+and without 8-bit factors."""
 
 
 def write(values: dict[str, Any], folder: OutputFolder) -> str:
