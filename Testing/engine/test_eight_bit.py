@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,8 +19,12 @@ from nexusinr.models.encoders import CONDITIONS, build_encoder, conv3, he_initia
 from nexusinr.models.streaming import convolved, streamed
 
 pytestmark = pytest.mark.skipif(
-    not eight_bit.is_quicker(), reason="this processor is no quicker at 8-bit factors"
+    not torch.cpu._is_vnni_supported(), reason="this processor has no products of 8-bit factors"
 )
+
+
+def test_such_a_processor_is_quicker():
+    assert eight_bit.is_quicker()
 
 
 @pytest.fixture
@@ -96,9 +101,29 @@ def test_a_session_says_so_and_restores_the_same(thick_pair):
         assert 0 < np.square(difference).mean() < 1e-5
 
 
-def test_not_without_the_kernels(monkeypatch):
+@pytest.fixture
+def tried_anew() -> Iterator[None]:
     eight_bit.is_quicker.cache_clear()
+    yield
+    eight_bit.is_quicker.cache_clear()
+
+
+def test_not_without_the_kernels(monkeypatch, tried_anew):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not eight_bit.is_quicker()
     assert not device.choose("cpu").eight_bit
-    eight_bit.is_quicker.cache_clear()
+
+
+def test_kernels_that_fail_are_told_of(monkeypatch, tried_anew, caplog):
+    def fail(self, window):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(EightBitConv, "__call__", fail)
+    assert not eight_bit.is_quicker()
+    assert "8-bit convolutions are not used: no such kernel" in caplog.text
+
+
+def test_not_where_they_compute_wrongly(monkeypatch, tried_anew):
+    right = EightBitConv.__call__
+    monkeypatch.setattr(EightBitConv, "__call__", lambda self, w: 0.999 * right(self, w))
+    assert not eight_bit.is_quicker()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
+import platform
 
 #: Names of malloc.h in glibc.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
@@ -22,7 +22,7 @@ def keep_freed_memory() -> bool:
     system each time and is fetched again page by page, which takes as long as the arithmetic. To be
     called before the threads that work with them begin: what they have got by then stays as it is.
     """
-    if not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+    if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     # One arena: those of further threads consist of small heaps, which go back one by one.

@@ -33,8 +33,10 @@ class StreamedStrips:
 
     def __init__(self, block: RSCFL, shape: Shape) -> None:
         where, which = block.position, block.channel
+        assert where.squeeze.bias is not None
+        assert which.squeeze.bias is not None
         self._squeeze = torch.cat((where.squeeze.weight, which.squeeze.weight)).flatten(1)
-        self._squeeze_bias = _cat_biases(where.squeeze, which.squeeze)
+        self._squeeze_bias = torch.cat((where.squeeze.bias, which.squeeze.bias))
         self._width = len(where.squeeze.weight)
         self._strips = [_with_sums(cast(nn.Conv3d, strip)) for strip in where.strips]
         self._window = Window(block.reach)
@@ -182,12 +184,6 @@ class StreamedStage:
 def _mixed(layer: nn.Conv3d, planes: Tensor) -> Tensor:
     """An `encoders.Pointwise` of planes."""
     return functional.linear(planes, layer.weight.flatten(1), layer.bias)
-
-
-def _cat_biases(*layers: nn.Conv3d) -> Tensor:
-    biases = [layer.bias for layer in layers]
-    assert all(bias is not None for bias in biases)
-    return torch.cat(cast(list[Tensor], biases))
 
 
 def _with_sums(strip: nn.Conv3d) -> nn.Conv3d:

@@ -254,7 +254,7 @@ def streamed(encoder: nn.Module, conditions: Tensor) -> StreamedEncoder:
 
 
 def planes_at_once(j: int, k: int, channels: int, voxels: int) -> int:
-    """Of how many planes of j x k voxels features should be made at once, of so many voxels."""
+    """Planes, of j x k voxels, that are fed at once: some `voxels`, and enough for oneDNN."""
     return max(voxels // (j * k), LEAST_FOR_ONEDNN // (channels * j), 1)
 
 
