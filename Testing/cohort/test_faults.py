@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import default_client
 from matplotlib import get_cachedir
 
 from nexusinr.cohort.folder import opened
@@ -79,6 +80,46 @@ def test_lost_workers_and_a_poisonous_subject(batch, cohort, undisturbed, helper
     assert (status, told.count("done before")) == (0, 2)
     assert failures(out) == {}
     check_whole(out, undisturbed, helpers)
+
+
+def until(happened: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_worker_is_lost_before_its_result_is_fetched(
+    batch, cluster, cohort, undisturbed, helpers, tmp_path, monkeypatch
+):
+    """Everything of subject 01 is written, but whoever would have said so is killed."""
+    states = []
+
+    def lose(key: str) -> None:
+        client = default_client()
+        (address,) = client.who_has()[key]
+        (pid,) = (n.pid for n in cluster.workers.values() if n.worker_address == address)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: client.futures[key].status != "finished", helpers.PATIENCE)
+        states.append(client.futures[key].status)
+
+    def asked() -> bool:
+        """Called before each look at what is done: nothing is fetched meanwhile."""
+        if not states:
+            until(lambda: bool(finished()), helpers.PATIENCE)
+            lose(finished()[0])
+        return False
+
+    def finished() -> list[str]:
+        futures = default_client().futures
+        return [key for key, state in futures.items() if state.status == "finished"]
+
+    monkeypatch.setattr("nexusinr.cli.batch.stop_on_signals", lambda: contextlib.nullcontext(asked))
+    status, told, _ = batch(cohort, tmp_path / "out")
+    assert (status, len(states)) == (0, 1)
+    assert states[0] in ("lost", "pending")
+    assert told.count(": done ") == 3
+    check_whole(tmp_path / "out", undisturbed, helpers)
 
 
 # --- scans ------------------------------------------------------------------------------------

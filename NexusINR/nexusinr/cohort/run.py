@@ -31,6 +31,8 @@ RETRIES = 1
 #: Times that a session is sent once more because its place on the cluster was lost.
 RESENT = 3
 
+LOST = "the cluster was lost while it was restored"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -151,34 +153,34 @@ def _as_they_come(
             time.sleep(INTERVAL)
             continue
         future = next(done)
+        if future.status in ("lost", "pending"):  # its result was lost with a worker before it
+            done.add(future)  # came here: Dask computes it again
+            continue
         pair, sent = waiting.pop(future)
-        if _was_lost(future) and sent < RESENT:
+        outcome = _outcome(future, pair)
+        if outcome is not None:
+            yield pair, outcome
+        elif sent < RESENT:
             waiting[replacement := send(pair)] = pair, sent + 1
             done.add(replacement)
         else:
-            yield pair, _outcome(future, pair)
+            yield pair, Outcome(pair.label, "failed", 1, LOST)
 
 
-def _was_lost(future: Future[Outcome]) -> bool:
-    """Whether Dask gave up on a session that is not known to be at fault."""
-    from distributed import KilledWorker
+def _outcome(future: Future[Outcome], pair: Pair) -> Outcome | None:
+    """None where Dask gave up on a session that is not known to be at fault."""
+    from distributed import CancelledError, KilledWorker
 
-    if future.status == "cancelled":  # the scheduler forgot it
-        return True
-    return future.status == "error" and isinstance(future.exception(), KilledWorker)
-
-
-def _outcome(future: Future[Outcome], pair: Pair) -> Outcome:
-    if future.status == "finished":
+    try:
         return future.result()
-    error = future.exception() if future.status == "error" else None
-    if error is None:
-        return Outcome(pair.label, "failed", 1, "the cluster was lost while it was restored")
-    if isinstance(error, OSError):
+    except (CancelledError, KilledWorker):  # the scheduler forgot it, or its worker was killed
+        return None
+    except OSError as error:
         reason = (error.strerror or str(error)).lower()
         return Outcome(pair.label, "failed", 1, f"its files cannot be written ({reason})")
-    told = protocol.failure(error)
-    return Outcome(pair.label, "failed", told["code"], told["message"])
+    except Exception as error:  # whatever a worker may raise: it becomes the outcome
+        told = protocol.failure(error)
+        return Outcome(pair.label, "failed", told["code"], told["message"])
 
 
 def _keep_failure(folder: Folder, pair: Pair, outcome: Outcome) -> None:
