@@ -71,11 +71,16 @@ def _along_axes(
     return np.ascontiguousarray(x.transpose([axes.index(axis) for axis in range(3)]))
 
 
+def below(index: FloatArray, size: int) -> tuple[NDArray[np.int64], FloatArray]:
+    """The voxel below each fractional index, kept inside, and how far beyond it that is."""
+    clamped = np.clip(index, 0, size - 1)
+    lower = np.minimum(np.floor(clamped).astype(np.int64), max(size - 2, 0))
+    return lower, clamped - lower
+
+
 def linear_matrix(index: FloatArray, size: int) -> NDArray[np.float32]:
     """Weights (targets, size) of linear interpolation at fractional indices, kept inside."""
-    clamped = np.clip(index, 0, size - 1)
-    lower = np.minimum(np.floor(clamped).astype(int), max(size - 2, 0))
-    fraction = clamped - lower
+    lower, fraction = below(index, size)
     matrix = np.zeros((len(index), size), dtype=np.float32)
     rows = np.arange(len(index))
     matrix[rows, lower] = 1 - fraction

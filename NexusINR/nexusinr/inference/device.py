@@ -8,10 +8,7 @@ import torch
 from torch.nn import functional
 
 from nexusinr.errors import InputError
-from nexusinr.models import eight_bit
-
-#: What is added to the description where it is so.
-EIGHT_BIT = ", 8-bit convolutions"
+from nexusinr.models import bfloat16, eight_bit
 
 
 @dataclass(frozen=True)
@@ -20,17 +17,25 @@ class Device:
 
     Attributes:
         name: as torch calls it: ``cpu``, ``cuda:0``, ``mps``.
-        description: for people, e.g. the GPU's name.
+        kind: for people, e.g. the GPU's name.
         reason: why this one.
         dtype: of the network there; half precision only where the hardware is fast at it.
-        eight_bit: whether its wide convolutions have 8-bit factors; see `models.eight_bit`.
+        eight_bit: whether wide convolutions have 8-bit factors; see `models.eight_bit`.
+        bfloat16: whether perceptrons have bfloat16 factors; see `models.bfloat16`.
     """
 
     name: str
-    description: str
+    kind: str
     reason: str
     dtype: torch.dtype = torch.float32
     eight_bit: bool = False
+    bfloat16: bool = False
+
+    @property
+    def description(self) -> str:
+        """For people: what computes, and which factors are shorter than `dtype`."""
+        short = {"8-bit convolutions": self.eight_bit, "bfloat16 perceptrons": self.bfloat16}
+        return ", ".join([self.kind, *(words for words, used in short.items() if used)])
 
     @property
     def torch(self) -> torch.device:
@@ -39,8 +44,7 @@ class Device:
 
     def in_float32(self) -> Device:
         """The same device in full precision."""
-        described = self.description.removesuffix(EIGHT_BIT)
-        return replace(self, description=described, dtype=torch.float32, eight_bit=False)
+        return replace(self, dtype=torch.float32, eight_bit=False, bfloat16=False)
 
 
 def choose(request: str = "auto") -> Device:
@@ -101,11 +105,10 @@ def _probe(name: str) -> str | None:
 
 def _cpu(reason: str) -> Device:
     threads = torch.get_num_threads()
-    description = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-    short = eight_bit.is_quicker()
-    if short:
-        description += EIGHT_BIT
-    return Device("cpu", description, reason, eight_bit=short)
+    kind = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    return Device(
+        "cpu", kind, reason, eight_bit=eight_bit.is_quicker(), bfloat16=bfloat16.is_quicker()
+    )
 
 
 def _gpu(name: str, reason: str) -> Device:

@@ -16,7 +16,7 @@ from nexusinr.inference.engine import Restored, Steps, conditions_of
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.threads import each
-from nexusinr.inference.tiles import Block, block_edges, indices_around, occupied
+from nexusinr.inference.tiles import Block, block_edges, occupied
 from nexusinr.models.encoders import receptive_radius
 from nexusinr.models.nexus_inr import T1W, Encoding, NexusINR, Sampled
 from nexusinr.models.sampling import LatticeMap
@@ -111,19 +111,6 @@ class EncodedScan:
     encoding: Encoding
     grid: Grid
 
-    def around(self, target: Grid) -> EncodedScan:
-        """The part that interpolation at the target's points reads.
-
-        All of it for an oblique target, which reads single voxels: a block of them reaches far.
-        """
-        if self.grid.axes_in(target) is None:
-            return self
-        start, stop = indices_around(self.grid, target)
-        start -= start % 2  # points midway between two voxels go to the even one, in any part
-        a, b, c = (slice(int(i), int(j)) for i, j in zip(start, stop, strict=True))
-        part = Encoding(self.encoding.maps[:, a, b, c], self.encoding.conditions)
-        return EncodedScan(part, self.grid.crop(start, stop))
-
 
 def encode(
     network: NexusINR,
@@ -215,8 +202,7 @@ def decode_block(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) -
     sampled: dict[int, Sampled] = {}
     around = grid.pad(1)
     for modality, scan in scans.items():
-        part = scan.around(around)
-        sampled[modality] = network.sample(part.encoding, LatticeMap([part.grid], [around]))
+        sampled[modality] = network.sample(scan.encoding, LatticeMap([scan.grid], [around]))
     values, chances = {}, []
     for modality, own in sampled.items():
         decoded = network.decode(modality, own, sampled.get(1 - modality))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nexusinr.models.bfloat16 import full
 from nexusinr.models.position import Position
 
 #: Points at a time whose activations fit a CPU's second-level cache.
@@ -104,11 +105,12 @@ class SirenDecoder(nn.Module):
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
         size = (first.in_features - features.shape[-1]) // max(len(positions), 1)
-        q = query(features, positions, size)
-        q = functional.layer_norm(q, q.shape[-1:])
-        for layer in self.layers:
-            q = torch.sin(self.omega * layer(q))
-        return self.head(q)
+        q = query(features.to(first.weight.dtype), positions, size)
+        with full(q.device):  # a large angle has no digits to spare
+            q = functional.layer_norm(q, q.shape[-1:])
+            for layer in self.layers:
+                q = torch.sin(self.omega * layer(q))
+            return self.head(q)
 
 
 def build_decoder(kind: str, inputs: int, width: int, depth: int) -> nn.Module:

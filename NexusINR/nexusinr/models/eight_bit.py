@@ -10,8 +10,6 @@ times as fast.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +17,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from nexusinr.models.trial import seconds
 
 #: Channels in and out of which rounding takes less time than it saves.
 LEAST_CHANNELS = 16
@@ -125,13 +125,4 @@ def is_quicker() -> bool:
         logging.getLogger(__name__).warning("8-bit convolutions are not used: %s", error)
         return False
     right = torch.allclose(found, plain(), rtol=1e-4, atol=1.0)
-    return right and _seconds(plain) > LEAST_GAIN * _seconds(lambda: short(window))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+    return right and seconds(plain) > LEAST_GAIN * seconds(lambda: short(window))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nexusinr.labels import CLASSES
+from nexusinr.models import bfloat16
 from nexusinr.models.attention import CrossModalAttention
 from nexusinr.models.decoders import Positions, build_decoder
 from nexusinr.models.encoders import DenseBlock, build_encoder, he_initialise
@@ -233,14 +234,15 @@ class NexusINR(nn.Module):
                 fused = shared + self.attention[modality](shared, around)  # eq. 6
         features = fused
         if specific is not None:
-            mixed = self.project[modality](torch.cat((fused, specific), dim=-1))  # eq. 15
+            mixed = self._perceptron(self.project[modality], fused, specific)  # eq. 15
             features = mixed + fused  # eq. 16
         logits = None
         if self.config.segmentation_enhanced:
-            logits = self.segment[modality](features)  # eqs. 20-21
-            features = self.fuse[modality](torch.cat((features, logits), dim=-1))  # eqs. 22-23
+            logits = self._perceptron(self.segment[modality], features)  # eqs. 20-21
+            features = self._perceptron(self.fuse[modality], features, logits)  # eqs. 22-23
         positions = (own.position, None if guide is None else guide.position)
-        residual = self.decoder[modality](features, positions)  # eqs. 24-25
+        with bfloat16.factors(self):
+            residual = self.decoder[modality](features, positions)  # eqs. 24-25
         return Decoded(
             intensity=(image + RESIDUAL_SCALE * residual)[..., 0],  # eq. 1
             logits=logits,
@@ -251,6 +253,12 @@ class NexusINR(nn.Module):
             interpolated=image[..., 0],
             positions=positions,
         )
+
+    def _perceptron(self, layers: nn.Module, *inputs: Tensor) -> Tensor:
+        """A point-wise perceptron of inputs side by side."""
+        with bfloat16.factors(self):
+            found: Tensor = layers(torch.cat(inputs, dim=-1))
+        return found
 
     def decode_alone(self, modality: int, decoded: Decoded) -> Tensor:
         """Self-reconstruction (eqs. 10-11): intensity (B, I, J, K) from shared features alone."""

@@ -18,8 +18,8 @@ def fourier_features(position: Tensor, frequencies: int) -> Tensor:
     The position itself, then sin and cos of 2 pi 2^l x for l = 0 ... frequencies - 1 (Tancik et
     al. 2020). Positions are in scan voxels relative to the nearest voxel centre, -0.5 ... 0.5.
     """
-    scale = 2 * math.pi * 2.0 ** torch.arange(frequencies, device=position.device)
-    angle = (position[..., None] * scale.to(position.dtype)).flatten(-2)
+    scale = [2 * math.pi * 2**octave for octave in range(frequencies)]
+    angle = (position[..., None] * position.new_tensor(scale)).flatten(-2)
     return torch.cat((position, angle.sin(), angle.cos()), dim=-1)
 
 
