@@ -12,7 +12,6 @@ from nexusinr.models import weights
 from nexusinr.training import iconet_task
 from nexusinr.training.card import describe
 from nexusinr.training.config import TrainConfig
-from nexusinr.training.iconet_task import run_stages
 from nexusinr.training.losses import StageWeights, total
 from nexusinr.training.trainer import Trainer
 
@@ -38,7 +37,7 @@ def test_terms_by_hand(trainer):
     t1w, t2w = (trainer.task.draw(number) for number in (0, 1))
     assert trainer.losses(t1w).keys() == {"t1w", "squared", "gradient", "clean"}
     found = trainer.losses(t2w)
-    first, second = run_stages(trainer.network, t2w)
+    first, second = trainer.task.run(trainer.network, t2w)
 
     def error(image: torch.Tensor, level: int, border: tuple[int, int, int], power=1) -> float:
         i, j, k = (slice(n, -n) for n in border)

@@ -49,6 +49,7 @@ def describe(trainer: Trainer, name: str) -> dict[str, Any]:
             },
             "steps": trainer.step,
             "started_from": config.start or None,
+            "teacher": config.teacher or None,
             "batch": config.batch * config.accumulate * trainer.fabric.world_size,
             "patch": config.patch,
             "hours": round(trainer.seconds / 3600, 2),

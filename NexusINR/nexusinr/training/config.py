@@ -61,6 +61,8 @@ class TrainConfig:
     seed: int = 0
     #: Name of weights to begin with instead of random ones; they must be of the same sizes.
     start: str = ""
+    #: Name of weights, of the same architecture and any size, whose restorations are learned too.
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "patch", "validate_every"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nexusinr.models.iconet import ICONet, Stage
+from nexusinr.models.iconet import Stage
 from nexusinr.training.dataset import Subject, TrainingData
 from nexusinr.training.losses import gradient_error, restoration, squared_error
 from nexusinr.training.stages import Staged, StageSource
@@ -34,40 +34,37 @@ class ICONetTask(Task[Staged]):
         source = StageSource(data, VALIDATION_SIZE, seed=1, device=self.device)
         return [*source.fixed(subject), *source.fixed(subject)]
 
-    def losses(self, example: Staged) -> dict[str, Tensor]:
+    def run(self, network: nn.Module, example: Staged) -> list[Stage]:
+        """All stages."""
+        scan = example.scan.contiguous(memory_format=torch.channels_last_3d)
+        stages: list[Stage] = network(scan, example.conditions, example.plan)
+        return stages
+
+    def terms(self, found: list[Stage], example: Staged) -> dict[str, Tensor]:
         """`clean`, `between` (with two stages or more), and those of the last image."""
-        stages = run_stages(cast(ICONet, self.network), example)
 
         def error(image: Tensor, level: int, measure: Measure = restoration) -> Tensor:
             return measure(example.inner(image, level), example.inner(example.clean[level], level))
 
-        clean = [error(stage.clean, level) for level, stage in enumerate(stages)]
-        fine = [error(stage.fine, level + 1) for level, stage in enumerate(stages)]
+        clean = [error(stage.clean, level) for level, stage in enumerate(found)]
+        fine = [error(stage.fine, level + 1) for level, stage in enumerate(found)]
         terms = {
             MODALITIES[example.modality]: fine[-1],
-            "squared": error(stages[-1].fine, len(stages), squared_error),
-            "gradient": error(stages[-1].fine, len(stages), gradient_error),
+            "squared": error(found[-1].fine, len(found), squared_error),
+            "gradient": error(found[-1].fine, len(found), gradient_error),
             "clean": torch.stack(clean).mean(),
         }
         if len(fine) > 1:
             terms["between"] = torch.stack(fine[:-1]).mean()
         return terms
 
-    def restore(self, network: nn.Module, example: Staged) -> dict[str, Restored]:
+    def restored(self, found: list[Stage], example: Staged) -> dict[str, Restored]:
         """The modality of the example, its border left out."""
-        stages = run_stages(cast(ICONet, network), example)
-        last = len(stages)
+        last = len(found)
         size = example.clean[last].shape[-3:]
         interpolated = functional.interpolate(
             example.scan, size=size, mode="trilinear", align_corners=False
         )
-        images = (interpolated, stages[-1].fine, example.clean[last])
+        images = (interpolated, found[-1].fine, example.clean[last])
         first, second, third = (example.inner(image, last)[:, 0] for image in images)
         return {MODALITIES[example.modality]: Restored(first, second, third)}
-
-
-def run_stages(network: ICONet, example: Staged) -> list[Stage]:
-    """All stages of an example."""
-    scan = example.scan.contiguous(memory_format=torch.channels_last_3d)
-    stages: list[Stage] = network(scan, example.conditions, example.plan)
-    return stages

@@ -24,7 +24,8 @@ class LossWeights:
     The auxiliary terms stay an order below the restoration: ten times larger, distillation shrinks
     the features before they have learned anything, and training stalls at the interpolation.
     `squared` is for the squared error of both scans, which PSNR measures, beside the absolute one,
-    and `gradient` for that of their differences from voxel to voxel: edges.
+    and `gradient` for that of their differences from voxel to voxel: edges. `teacher` is for the
+    distance to a teacher's images, where there is one.
     """
 
     t1w: float = 1.0
@@ -36,6 +37,7 @@ class LossWeights:
     mean_alignment: float = 1e-4
     discrimination: float = 1e-3
     segmentation: float = 5e-3
+    teacher: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class StageWeights:
 
     `clean` is for the reconstruction branch of every stage, `between` for the super-resolution
     branch of every stage but the last, `t1w` and `t2w` for that of the last one, `squared` for its
-    squared error and `gradient` for that of its differences from voxel to voxel.
+    squared error and `gradient` for that of its differences from voxel to voxel, `teacher` for the
+    distance to a teacher's image, where there is one.
     """
 
     t1w: float = 1.0
@@ -53,6 +56,7 @@ class StageWeights:
     gradient: float = 0.0
     between: float = 0.5
     clean: float = 0.5
+    teacher: float = 0.5
 
 
 def restoration(predicted: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -31,11 +31,15 @@ class NexusTask(Task[Example]):
         source = PatchSource(data, VALIDATION_SIZE, seed=1, context=0, device=self.device)
         return [source.from_subject(subject, BRATS, remap=0) for _ in range(2)]
 
-    def losses(self, example: Example) -> dict[str, Tensor]:
+    def run(self, network: nn.Module, example: Example) -> dict[int, Decoded]:
+        """Both modalities."""
+        return decode_example(cast(NexusINR, network), example)
+
+    def terms(self, found: dict[int, Decoded], example: Example) -> dict[str, Tensor]:
         """Every term that the scans of the batch support, summed over the modalities."""
         network = cast(NexusINR, self.network)
         terms: dict[str, Tensor] = {}
-        for modality, decoded in decode_example(network, example).items():
+        for modality, decoded in found.items():
             side = example.sides[modality]
             assert side is not None
             for name, value in modality_losses(
@@ -44,16 +48,16 @@ class NexusTask(Task[Example]):
                 terms[name] = terms[name] + value if name in terms else value
         return terms
 
-    def restore(self, network: nn.Module, example: Example) -> dict[str, Restored]:
+    def restored(self, found: dict[int, Decoded], example: Example) -> dict[str, Restored]:
         """Both modalities."""
-        found = {}
-        for modality, decoded in decode_example(cast(NexusINR, network), example).items():
+        images = {}
+        for modality, decoded in found.items():
             side = example.sides[modality]
             assert side is not None
-            found[MODALITIES[modality]] = Restored(
+            images[MODALITIES[modality]] = Restored(
                 decoded.interpolated, decoded.intensity, side.truth
             )
-        return found
+        return images
 
 
 def decode_example(network: NexusINR, example: Example) -> dict[int, Decoded]:

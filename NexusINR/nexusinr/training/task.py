@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nexusinr.training.config import TrainConfig
 from nexusinr.training.crops import CropSource
 from nexusinr.training.dataset import Subject, TrainingData
+from nexusinr.training.losses import restoration
 from nexusinr.training.patches import PatchSource
 from nexusinr.training.stages import StageSource
 
@@ -43,6 +44,7 @@ class Task(nn.Module, ABC, Generic[E]):
         network: the model.
         data: what is drawn from.
         device: where examples are made.
+        teacher: another network of this kind, there as well, whose restorations are learned too.
     """
 
     #: The class of the network, as in its card.
@@ -51,10 +53,16 @@ class Task(nn.Module, ABC, Generic[E]):
     source_class: ClassVar[type[PatchSource] | type[StageSource]]
 
     def __init__(
-        self, config: TrainConfig, network: nn.Module, data: TrainingData, device: torch.device
+        self,
+        config: TrainConfig,
+        network: nn.Module,
+        data: TrainingData,
+        device: torch.device,
+        teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.config, self.network, self.device = config, network, device
+        self._teacher = (teacher,)  # in a tuple it is no part of what learns
         self.source: CropSource = self.source_class(
             data,
             config.patch,
@@ -74,12 +82,33 @@ class Task(nn.Module, ABC, Generic[E]):
         """Examples of a validation subject, acquired as protocol `brats` does: always the same."""
 
     @abstractmethod
-    def losses(self, example: E) -> dict[str, Tensor]:
+    def run(self, network: nn.Module, example: E) -> Any:
+        """What a network of this kind makes of an example: for `terms` and `restored`."""
+
+    @abstractmethod
+    def terms(self, found: Any, example: E) -> dict[str, Tensor]:
         """The loss terms by name, unweighted; the names are those of the loss weights."""
 
     @abstractmethod
+    def restored(self, found: Any, example: E) -> dict[str, Restored]:
+        """The images of an example, by modality (MODALITIES)."""
+
     def restore(self, network: nn.Module, example: E) -> dict[str, Restored]:
-        """An example restored by a network of this kind, by modality (MODALITIES)."""
+        """An example restored by a network of this kind."""
+        return self.restored(self.run(network, example), example)
+
+    def losses(self, example: E) -> dict[str, Tensor]:
+        """As `terms`, and with a teacher how far the images are from its own (`teacher`)."""
+        found = self.run(self.network, example)
+        terms = self.terms(found, example)
+        (teacher,) = self._teacher
+        if teacher is not None:
+            with torch.no_grad():
+                right = self.restore(teacher, example)
+            own = self.restored(found, example)
+            errors = [restoration(own[m].restored, right[m].restored) for m in own]
+            terms["teacher"] = torch.stack(errors).sum()
+        return terms
 
     def forward(self, example: E) -> dict[str, Tensor]:
         """As `losses`."""

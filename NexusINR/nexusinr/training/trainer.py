@@ -55,7 +55,8 @@ class Trainer:
         kept = whole.named(config.validation)
         training = place(whole.without(config.validation), self.device)
         kind = task_class(config.architecture)
-        self.task: Task[Any] = kind(config, self.network, training, self.device)
+        teacher = self._teacher(config.teacher) if config.teacher else None
+        self.task: Task[Any] = kind(config, self.network, training, self.device, teacher)
         self.validation = [e for subject in kept for e in self.task.fixed(subject)]
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99)
@@ -221,6 +222,9 @@ class Trainer:
 
     def _fresh_network(self) -> nn.Module:
         network = weights.build(self.config.architecture, self.config.model.to_dict())
+        return self._placed(network)
+
+    def _placed(self, network: nn.Module) -> nn.Module:
         layout = torch.channels_last_3d
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
@@ -248,6 +252,16 @@ class Trainer:
         if not same or any(k not in known or known[k].shape != v.shape for k, v in own.items()):
             raise ValueError(f"the weights {name!r} are of another size than this run's model")
         self.network.load_state_dict({key: known[key] for key in own})
+
+    def _teacher(self, name: str) -> nn.Module:
+        """Weights that do not learn, on the device."""
+        trained, card = weights.load(name)
+        if card.architecture != self.config.architecture:
+            raise ValueError(
+                f"the teacher {name!r} is a {card.architecture}, and this run's model a "
+                f"{self.config.architecture}: choose a teacher of its kind"
+            )
+        return self._placed(trained.requires_grad_(False))
 
     def _learning_rate(self) -> float:
         c = self.config
