@@ -28,7 +28,7 @@ PIECE_VOXELS, GPU_PIECE_VOXELS = 100_000, 2_000_000
 
 #: Edge of the blocks in which a target lattice is decoded: on a CPU small enough for its cache and
 #: for leaving out air, on a GPU with enough points to keep it busy.
-TILE, GPU_TILE = 32, 64
+TILE, GPU_TILE = 40, 64
 
 #: Intensities by modality and tissue values of a block, (I, J, K); None without tissues.
 Decoding = tuple[dict[int, NDArray[np.float32]], NDArray[np.uint8] | None]

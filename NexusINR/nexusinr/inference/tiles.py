@@ -45,14 +45,32 @@ def block_edges(shape: tuple[int, int, int], edge: int) -> NDArray[np.int64]:
 
 
 def occupied(mask: NDArray[np.bool_], size: ArrayLike) -> Iterator[Block]:
-    """Of every block that a mask has voxels in, the box around these; for `size` see `blocks`."""
-    for block in blocks(mask.shape, size):
-        for box in ndimage.find_objects(mask[block].astype(np.uint8)):
-            i, j, k = (
-                slice(outer.start + inner.start, outer.start + inner.stop)
-                for outer, inner in zip(block, box, strict=True)
-            )
-            yield i, j, k
+    """Boxes of at most `size` voxels, one edge or three, that hold all of a mask.
+
+    The mask's own box is cut into blocks of about one size: small ones would cost nearly as much.
+    Of each, the box around the mask's voxels is taken; blocks of air are left out.
+    """
+    for whole in _boxes(mask):
+        shape = np.array([s.stop - s.start for s in whole])
+        edges = np.ceil(shape / np.ceil(shape / np.asarray(size))).astype(int)
+        i, j, k = shape.tolist()
+        for block in blocks((i, j, k), edges):
+            outer = _within(whole, block)
+            for inner in _boxes(mask[outer]):
+                yield _within(outer, inner)
+
+
+def _boxes(mask: NDArray[np.bool_]) -> list[Block]:
+    """The box around a mask's voxels, or none."""
+    return ndimage.find_objects(mask.astype(np.uint8))
+
+
+def _within(outer: Block, inner: Block) -> Block:
+    """A part of a part, in indices of the whole."""
+    i, j, k = (
+        slice(a.start + b.start, a.start + b.stop) for a, b in zip(outer, inner, strict=True)
+    )
+    return i, j, k
 
 
 def indices_around(
