@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from nexusinr.evaluation.benchmark import (
     measure,
     paths,
     peak,
+    start,
     warm,
     write,
 )
@@ -68,7 +70,7 @@ def outcome(fine, tiny_model, tmp_path_factory):
     path = tmp_path_factory.mktemp("benchmark") / "out"
     with OutputFolder(path) as folder:
         page = write(values, folder)
-    assert len(told) == 8
+    assert len(told) == 9
     return values, path, page
 
 
@@ -85,6 +87,21 @@ def test_the_files_are_those_of_the_contract(outcome):
     picture = imread(path / "scaling.png")
     assert picture.shape[1] > 900
     assert picture.std() > 0.05
+
+
+def test_how_soon_a_process_is_ready(outcome):
+    values, _, page = outcome
+    begun = values["start"]
+    assert 0 < begun["help_seconds"] < begun["ready_seconds"]
+    assert f"{begun['ready_seconds']:.2f} s" in page
+    files = [file.locate() for file in metadata.files("torch")]
+    torch_alone = sum(file.stat().st_size for file in files if file.is_file()) / 1e9
+    assert torch_alone < begun["installed_gb"] < torch_alone + 2
+
+
+def test_a_cancel_between_two_starts():
+    with pytest.raises(Cancelled):
+        start.help_seconds(lambda: True)
 
 
 def test_the_whole_is_the_sum_of_its_steps(outcome):

@@ -71,6 +71,10 @@ def _summary(values: dict[str, Any]) -> list[dict[str, str]]:
         "share of the convolution's peak": f"{head['share_of_peak']:.0%}",
         "peak memory": f"{head['peak_memory_gb']:.2f} GB",
     }
+    begun = values["start"]
+    rows["`nexusinr --help`"] = f"{begun['help_seconds']:.2f} s"
+    rows["a new process: imports, model loaded"] = f"{begun['ready_seconds']:.2f} s"
+    rows["installed, with all that it needs"] = f"{begun['installed_gb']:.1f} GB"
     if values["peak_eight_bit_conv_gflops"] is not None:
         found = f"{values['peak_eight_bit_conv_gflops']:.0f} GFLOP/s"
         rows["peak of that convolution with 8-bit factors"] = found

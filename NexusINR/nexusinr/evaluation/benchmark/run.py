@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nexusinr.errors import Cancelled
-from nexusinr.evaluation.benchmark import baselines, cold, machine, memory, peak
+from nexusinr.evaluation.benchmark import baselines, cold, machine, memory, peak, start
 from nexusinr.evaluation.benchmark.baselines import Baseline
 from nexusinr.evaluation.benchmark.cold import ColdRun
 from nexusinr.evaluation.benchmark.counting import Work
@@ -84,6 +84,8 @@ def measure(
     head = acquire(fine, plan.head)
     begin("the machine's own peak")
     limit = peak.measure(warm.session.device, plan.conv_lattice, plan.matrix)
+    begin("how soon a new process is ready")
+    ready = _start(model, device, cancelled)
     begin(f"the main job in a process of its own ({head.name} head)")
     once = cold.run(head, model, device, threads, cancelled)
     begin("what each step computes")
@@ -98,6 +100,7 @@ def measure(
     others = baselines.measure(warm.session, head)
     return {
         **_identity(warm.session, limit),
+        "start": ready,
         "whole_head": _whole_head(head, once, first, steps, limit, gpu_memory),
         **asked,
         "baselines": _baselines(model, first, others),
@@ -117,6 +120,14 @@ def _identity(session: Session, limit: Peak) -> dict[str, Any]:
         "peak_conv_gflops": round(limit.conv, 1),
         "peak_matmul_gflops": round(limit.matmul, 1),
         "peak_eight_bit_conv_gflops": limit.eight_bit_conv and round(limit.eight_bit_conv, 1),
+    }
+
+
+def _start(model: str, device: str, cancelled: Callable[[], bool]) -> dict[str, float]:
+    return {
+        "help_seconds": round(start.help_seconds(cancelled), 3),
+        "ready_seconds": round(start.ready_seconds(model, device, cancelled), 3),
+        "installed_gb": round(start.installed_gb(), 2),
     }
 
 
