@@ -450,6 +450,18 @@ class TestSwitches:
         assert torch.equal(t1w.fused, t1w.shared)
         assert not torch.allclose(t2w.fused, t2w.shared, atol=1e-3)
 
+    def test_without_conditioning_spacing_and_thickness_are_not_told(self):
+        network = stirred(NexusINRConfig(**SIZES, conditioning=False))
+        image = torch.rand(1, 1, 6, 5, 4)
+        thin, thick = torch.zeros(1, 6), torch.ones(1, 6)
+        first, second = (network.encode(image, c, T1W) for c in (thin, thick))
+        assert torch.equal(first.maps, second.maps)
+        assert torch.equal(first.conditions, second.conditions)
+        told = stirred(NexusINRConfig(**SIZES))
+        assert not torch.equal(
+            told.encode(image, thin, T1W).maps, told.encode(image, thick, T1W).maps
+        )
+
     def test_paper_sizes(self):
         with torch.device("meta"):
             network = NexusINR(NexusINRConfig.paper())

@@ -132,6 +132,7 @@ def encode(
         progress: told after each pass, and asked for a cancel before it.
         piece_voxels: what one pass may take.
     """
+    conditions = network.told(conditions)
     streams = [streamed(encoder, conditions) for encoder in network.encoders(modality)]
     planes = image[0].permute(1, 2, 3, 0)
     count, (_, j, k) = len(planes), grid.shape

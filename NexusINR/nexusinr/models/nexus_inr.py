@@ -42,8 +42,9 @@ MODALITIES = ("T1w", "T2w")
 class NexusINRConfig:
     """Sizes and switches. `paper()` gives the published sizes; the defaults suit a CPU.
 
-    The three switches are the columns of table 2; with all off the network is ArSSR (Wu et al.
-    2022): one encoder a scan, no guidance, no segmentation.
+    The first three switches are the columns of table 2; with all off the network is ArSSR (Wu et
+    al. 2022): one encoder a scan, no guidance, no segmentation. Without `conditioning` it is not
+    told of spacing and thickness.
     """
 
     encoder: str = "rdn"
@@ -61,6 +62,7 @@ class NexusINRConfig:
     cross_attention: bool = True
     segmentation_enhanced: bool = True
     mutual_guidance: bool = True
+    conditioning: bool = True
 
     @classmethod
     def paper(cls) -> NexusINRConfig:
@@ -183,10 +185,15 @@ class NexusINR(nn.Module):
             conditions: (B, 6), from `scan_conditions`.
             modality: T1W or T2W.
         """
+        conditions = self.told(conditions)
         features = [
             encoder(image, conditions).permute(0, 2, 3, 4, 1) for encoder in self.encoders(modality)
         ]
         return Encoding(torch.cat((image.permute(0, 2, 3, 4, 1), *features), dim=-1), conditions)
+
+    def told(self, conditions: Tensor) -> Tensor:
+        """What the network is to know of a scan's spacing and thickness: zeros for nothing."""
+        return conditions if self.config.conditioning else torch.zeros_like(conditions)
 
     def encoders(self, modality: int) -> list[nn.Module]:
         """Those of a modality's scan: shared and, with fusion, specific."""
