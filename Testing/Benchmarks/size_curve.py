@@ -91,9 +91,12 @@ def table(runs: list[Run]) -> str:
 def draw(runs: list[Run], path: Path) -> None:
     """Gains over size, as a picture."""
     figure, axis = plt.subplots(figsize=(5, 3.4), layout="constrained")
+    sizes = [run.size for run in runs]
     for key, label in SCANS.items():
         gains = [run.gains[key] for run in runs]
-        axis.semilogx([run.size for run in runs], gains, marker="o", label=label)
+        axis.semilogx(sizes, gains, marker="o", label=label)
+    axis.set_xticks(sizes, [f"{size:.2g}" for size in sizes])
+    axis.minorticks_off()
     axis.set(xlabel="million multiply-adds per voxel", ylabel="over trilinear (dB)")
     axis.grid(alpha=0.3)
     axis.legend()
