@@ -149,8 +149,9 @@ def test_a_plane_is_the_cut_through_the_run(talk, run, thick_pair, tmp_path):
         found = unpacked(told[name])
         assert (found.shape, found.dtype) == ((31, 29, 1), np.float32)
         assert np.ptp(found) > 100
-        assert np.abs(found - volume.data).max() < 0.01
-    assert np.array_equal(unpacked(told["segmentation"]), wanted.segmentation)
+        # Factors are rounded to 8 binary digits: what was different in the last of 24 may show.
+        assert np.abs(found - volume.data).max() < 1e-3 * np.ptp(found)
+    assert (unpacked(told["segmentation"]) == wanted.segmentation).mean() > 0.99
     without = talk.ask("plane", affine=affine.matrix.tolist(), size=[4, 5], segmentation=False)
     assert set(without["images"]) == {"T1w", "T2w"}
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nexusinr.models.trial import seconds
+from nexusinr.models import trial
 
 #: Channels in and out of which rounding takes less time than it saves.
 LEAST_CHANNELS = 16
@@ -125,4 +125,4 @@ def is_quicker() -> bool:
         logging.getLogger(__name__).warning("8-bit convolutions are not used: %s", error)
         return False
     right = torch.allclose(found, plain(), rtol=1e-4, atol=1.0)
-    return right and seconds(plain) > LEAST_GAIN * seconds(lambda: short(window))
+    return right and trial.is_quicker(lambda: short(window), plain, LEAST_GAIN)
