@@ -90,7 +90,7 @@ def until(happened: Callable[[], bool], seconds: float) -> None:
 
 
 def test_a_worker_is_lost_before_its_result_is_fetched(
-    batch, cluster, cohort, undisturbed, helpers, tmp_path, monkeypatch
+    batch, cohort, undisturbed, helpers, tmp_path, monkeypatch
 ):
     """Everything of subject 01 is written, but whoever would have said so is killed."""
     states = []
@@ -98,7 +98,7 @@ def test_a_worker_is_lost_before_its_result_is_fetched(
     def lose(key: str) -> None:
         client = default_client()
         (address,) = client.who_has()[key]
-        (pid,) = (n.pid for n in cluster.workers.values() if n.worker_address == address)
+        (pid,) = client.run(os.getpid, workers=[address]).values()
         os.kill(pid, signal.SIGKILL)
         until(lambda: client.futures[key].status != "finished", helpers.PATIENCE)
         states.append(client.futures[key].status)

@@ -7,7 +7,6 @@ such products can be a hundred times slower at them, so they are tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from weakref import WeakSet
@@ -24,9 +23,6 @@ LEAST_GAIN = 1.2
 #: Points and features of the layer that is timed: the decoder's.
 POINTS, FEATURES = 4096, 96
 
-#: Points that pass through a perceptron at once; fewer are filled up to a multiple of STEP.
-PIECE, STEP = 4096, 256
-
 
 _short: WeakSet[nn.Module] = WeakSet()
 
@@ -42,24 +38,6 @@ def use(network: nn.Module, wanted: bool) -> None:
 def factors(network: nn.Module) -> AbstractContextManager[object]:
     """A context for the perceptrons of a network: what is around it holds where nothing is said."""
     return _with_short_factors() if network in _short else nullcontext()
-
-
-def applied(layers: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """A point-wise perceptron of points (..., C): see `filled`."""
-    if not torch.is_autocast_enabled("cpu"):
-        return layers(points)
-    rows = points.flatten(0, -2)
-    found = torch.cat([layers(filled(piece))[: len(piece)] for piece in rows.split(PIECE)])
-    return found.unflatten(0, points.shape[:-1])
-
-
-def filled(rows: Tensor) -> Tensor:
-    """Rows (points, C) as they are, or with zeros below where factors are short.
-
-    There a kernel is made for every new number of rows, which takes longer than its work.
-    """
-    missing = -len(rows) % STEP if torch.is_autocast_enabled("cpu") else 0
-    return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def full(device: torch.device) -> torch.autocast:

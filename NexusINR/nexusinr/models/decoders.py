@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nexusinr.models.bfloat16 import filled, full
+from nexusinr.models.bfloat16 import full
 from nexusinr.models.position import Position
 
 #: Points at a time whose activations fit a CPU's second-level cache.
@@ -56,21 +56,18 @@ class MLPDecoder(nn.Module):
         first = self.net[0]
         assert isinstance(first, nn.Linear)
         of_features, *of_positions = _columns(first.weight, features.shape[-1], len(positions))
-        alike: dict[torch.Size, Tensor] = {}
+        sums: dict[torch.Size, Tensor] = {}
         for position, weight in zip(positions, of_positions, strict=True):
             for part in [] if position is None else position.mapped(weight):
-                alike[part.shape] = alike[part.shape] + part if part.shape in alike else part
+                sums[part.shape] = sums[part.shape] + part if part.shape in sums else part
 
         def run(features: Tensor, parts: Sequence[Tensor]) -> Tensor:
-            points, rows = features.shape[:-1], filled(features.flatten(0, -2))
-            x = functional.linear(rows, of_features, first.bias)
-            sums = x[: points.numel()].unflatten(0, points)
+            x = functional.linear(features, of_features, first.bias)
             for part in parts:
-                sums += part
-            found = self.head(self.net[1:](x))
-            return found[: points.numel()].unflatten(0, points)
+                x += part
+            return self.head(self.net[1:](x))
 
-        parts = list(alike.values())
+        parts = list(sums.values())
         if features.device.type != "cpu" or torch.is_grad_enabled():
             return run(features, parts)
         planes = max(CACHED * features.shape[1] * features.shape[-1] // features.numel(), 1)

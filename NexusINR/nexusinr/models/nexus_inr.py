@@ -264,7 +264,8 @@ class NexusINR(nn.Module):
     def _perceptron(self, layers: nn.Module, *inputs: Tensor) -> Tensor:
         """A point-wise perceptron of inputs side by side."""
         with bfloat16.factors(self):
-            return bfloat16.applied(layers, torch.cat(inputs, dim=-1))
+            found: Tensor = layers(torch.cat(inputs, dim=-1))
+        return found
 
     def decode_alone(self, modality: int, decoded: Decoded) -> Tensor:
         """Self-reconstruction (eqs. 10-11): intensity (B, I, J, K) from shared features alone."""
