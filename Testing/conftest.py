@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,3 +128,44 @@ def command(capfd) -> Callable[..., tuple[int, str, str]]:
         return status, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def stand_in_gpu(monkeypatch) -> Iterator[Any]:
+    """A torch device, ``meta``, that stands for a GPU where there is none: shapes, but no numbers.
+
+    While the test runs, every operation is refused that a GPU would refuse: tensors of two devices
+    or, in products, of two precisions; and values that the CPU would have to wait for.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    moves = ("_to_copy", "copy_", "index", "index_put_", "_has_compatible_shallow_copy_type")
+    products = ("mm", "convolution", "_embedding_bag", "linear")
+
+    class Strict(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            name = func.name().removeprefix("aten::").split(".")[0]
+            tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+            devices = {t.device.type for t in tensors if t.dim() or t.is_meta}
+            assert len(devices) < 2 or name in moves, f"{name} of tensors on {devices}"
+            precisions = {t.dtype for t in tensors if t.is_floating_point()}
+            product = name.removeprefix("add").removeprefix("badd").removeprefix("b") in products
+            assert len(precisions) < 2 or not product, f"{name} of {precisions}"
+            return func(*args, **(kwargs or {}))
+
+    device = torch.device("meta")
+    numbers, autocast = torch.Tensor.cpu, torch.autocast
+    monkeypatch.setattr(
+        torch.Tensor,
+        "cpu",
+        lambda self: torch.zeros_like(self, device="cpu") if self.is_meta else numbers(self),
+    )
+    monkeypatch.setattr(
+        torch,
+        "autocast",
+        lambda kind, *a, **k: nullcontext() if kind == "meta" else autocast(kind, *a, **k),
+    )
+    with Strict():
+        yield device

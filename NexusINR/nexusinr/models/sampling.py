@@ -178,10 +178,11 @@ class LatticeMap:
         x, y, z = ((1 - part, part) for part in beyond.unbind(dim=-1))
         weights = torch.stack([a * b * c for a in x for b in y for c in z], dim=-1)
         _, j, k = self.scan_shape
-        strides = torch.tensor((j * k, k, 1), device=like.device)
-        first = (lower.long() * strides).sum(dim=-1)
+        strides = (j * k, k, 1)
+        first = (lower.long() * torch.tensor(strides, device=like.device)).sum(dim=-1)
         first += like[0, ..., 0].numel() * torch.arange(len(first), device=like.device)[:, None]
-        a, b, c = (strides * (last > 0)).tolist()  # no step along an axis of one voxel
+        # No step along an axis of one voxel.
+        a, b, c = (s * (n > 1) for s, n in zip(strides, self.scan_shape, strict=True))
         steps = [da + db + dc for da in (0, a) for db in (0, b) for dc in (0, c)]
         index = first[..., None] + torch.tensor(steps, device=like.device)
         return index.flatten(0, 1), weights.to(like.dtype).flatten(0, 1)

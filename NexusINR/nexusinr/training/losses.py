@@ -101,9 +101,10 @@ def discrimination(logits: Tensor, modality: int) -> Tensor:
 def segmentation(logits: Tensor, tissues: Tensor) -> Tensor:
     """L_seg: cross-entropy of (..., classes) logits against tissue values; UNKNOWN is left out."""
     target = tissues.flatten().long()
-    if not bool((target != UNKNOWN).any()):
-        return logits.sum() * 0
-    return functional.cross_entropy(logits.flatten(end_dim=-2), target, ignore_index=UNKNOWN)
+    known = (target != UNKNOWN).sum().clamp(min=1)  # a GPU would have to be waited for to ask it
+    values = logits.flatten(end_dim=-2)
+    sums = functional.cross_entropy(values, target, ignore_index=UNKNOWN, reduction="sum")
+    return sums / known
 
 
 def modality_losses(
