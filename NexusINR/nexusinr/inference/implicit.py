@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
+from nexusinr.inference.gpu import affordable
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.threads import each
@@ -23,12 +24,15 @@ from nexusinr.models.sampling import LatticeMap
 from nexusinr.models.streaming import planes_at_once, streamed
 
 #: Voxels that enter the encoders at once: on a CPU so few that its cache holds most of what they
-#: make, on a GPU enough to keep it busy.
+#: make, on a GPU enough to keep it busy, if its memory holds them.
 PIECE_VOXELS, GPU_PIECE_VOXELS = 100_000, 2_000_000
 
 #: Edge of the blocks in which a target lattice is decoded: on a CPU small enough for its cache and
-#: for leaving out air, on a GPU with enough points to keep it busy.
-TILE, GPU_TILE = 40, 64
+#: for leaving out air, on a GPU so large that starting its kernels takes less time than they do.
+TILE, GPU_TILE = 40, 128
+
+#: Values that are kept for each point of a block while it is decoded, in features: counted.
+DECODED_FEATURES = 20
 
 #: Intensities by modality and tissue values of a block, (I, J, K); None without tissues.
 Decoding = tuple[dict[int, NDArray[np.float32]], NDArray[np.uint8] | None]
@@ -50,7 +54,28 @@ class Implicit:
     @property
     def piece_voxels(self) -> int:
         """See the constants."""
-        return PIECE_VOXELS if self.on_cpu else GPU_PIECE_VOXELS
+        if self.on_cpu:
+            return PIECE_VOXELS
+        weight = next(self.network.parameters())
+        return affordable(weight, self._passing_values, GPU_PIECE_VOXELS)
+
+    @property
+    def tile(self) -> int:
+        """See the constants."""
+        if self.on_cpu:
+            return TILE
+        values = DECODED_FEATURES * self.network.config.features
+        points = affordable(next(self.network.parameters()), values, GPU_TILE**3)
+        return max(round(points ** (1 / 3)), 1)
+
+    @property
+    def _passing_values(self) -> int:
+        """What the encoders keep of each voxel that is in them.
+
+        Every layer has a window of its input, one and a half times the features on average.
+        """
+        layers = sum(map(receptive_radius, self.network.encoders(T1W)))
+        return self.network.config.features * layers * 3 // 2
 
     @property
     def channels(self) -> int:
@@ -87,8 +112,7 @@ class Implicit:
     ) -> Restored:
         """Wherever one of the scans shows head: each tells of both."""
         head = np.any(list(inside.values()), axis=0)
-        tile = TILE if self.on_cpu else GPU_TILE
-        return decode(self.network, encoded, start, head, target, progress, with_tissues, tile)
+        return decode(self.network, encoded, start, head, target, progress, with_tissues, self.tile)
 
     def memory(self, scans: Sequence[Grid], target: Grid, piece_voxels: int) -> int:
         """Encodings of all scans and what is streamed through the encoders of one."""
@@ -96,12 +120,9 @@ class Implicit:
         if not piece_voxels:
             return kept
         plane = max(scan.voxels // scan.shape[0] for scan in scans)
-        encoders = self.network.encoders(T1W)
-        layers = sum(map(receptive_radius, encoders))
-        # Every layer has a window of its input, one and a half times the features on average; at
-        # the end, when all of them let go of what they kept, those are 8 planes longer on average.
+        # At the end, when all layers let go of what they kept, windows are 8 planes longer.
         window = min(max(piece_voxels, plane) + 8 * plane, max(scan.voxels for scan in scans))
-        return kept + 4 * self.network.config.features * layers * window * 3 // 2
+        return kept + 4 * self._passing_values * window
 
 
 @dataclass

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
+from nexusinr.inference.gpu import affordable
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.tiles import blocks, indices_around, occupied
@@ -40,7 +41,7 @@ from nexusinr.resample import interpolate
 from nexusinr.volume import Volume
 
 #: Voxels that enter a stage at once: on a CPU so few that its cache holds most of what they make,
-#: on a GPU enough to keep it busy.
+#: on a GPU enough to keep it busy, if its memory holds them.
 PIECE_VOXELS, GPU_PIECE_VOXELS = 50_000, 1_000_000
 
 #: Bytes per voxel of the last stage while it is put together: its input, itself and its mask.
@@ -118,8 +119,12 @@ class Staged:
     @property
     def piece_voxels(self) -> int:
         """See the constants."""
-        on_cpu = next(self.network.parameters()).device.type == "cpu"
-        return PIECE_VOXELS if on_cpu else GPU_PIECE_VOXELS
+        weight = next(self.network.parameters())
+        if weight.device.type == "cpu":
+            return PIECE_VOXELS
+        # Most is kept where all axes are doubled.
+        planes = self._planes(GPU_PIECE_VOXELS, 8) // GPU_PIECE_VOXELS + 1
+        return affordable(weight, self.network.config.features * planes, GPU_PIECE_VOXELS)
 
     def serves(self, encoded: FineScan, scan: PreparedScan, target: Grid) -> bool:
         """Whether the stages are the same, and the target reads nothing that was left out."""
