@@ -124,6 +124,15 @@ def test_kernels_that_fail_are_told_of(monkeypatch, tried_anew, caplog):
     assert "8-bit convolutions are not used: no such kernel" in caplog.text
 
 
+def test_other_processors_are_no_news(monkeypatch, tried_anew, caplog):
+    def fail(self, window):
+        raise NotImplementedError("for other processors alone")
+
+    monkeypatch.setattr(EightBitConv, "__call__", fail)
+    assert not eight_bit.is_quicker()
+    assert not caplog.text
+
+
 def test_not_where_they_compute_wrongly(monkeypatch, tried_anew):
     right = EightBitConv.__call__
     monkeypatch.setattr(EightBitConv, "__call__", lambda self, w: 0.999 * right(self, w))
