@@ -84,6 +84,14 @@ def test_the_cpu_is_not_asked():
     assert gpu.free_bytes(torch.device("cpu")) is None
 
 
+def test_an_apple_gpu_is_asked(monkeypatch):
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 900)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 300)
+    assert gpu.free_bytes(torch.device("mps")) == 600
+    monkeypatch.delattr(torch.mps, "recommended_max_memory")
+    assert gpu.free_bytes(torch.device("mps")) is None
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 def test_a_gpu_is_asked():
     device = torch.device("cuda:0")

@@ -31,6 +31,6 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # since torch 2.5
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     return None
