@@ -222,10 +222,10 @@ def test_an_untrained_network_takes_a_ramp_back(network, axes):
 
 def test_every_scan_has_to_gain(session):
     """A mean would hide that one of them is restored worse."""
-    found = Adaptation(True, "", SHORT, before={0: 30.0, 1: 25.0}, after={0: 31.0, 1: 25.2})
+    found = Adaptation(True, "", SHORT, before={0: 30.0, 1: 25.0}, after={0: 31.0, 1: 24.9})
     judged = tuning._judged(found, session.network)
-    assert (judged.applied, judged.gain) == (False, pytest.approx(0.2))
-    better = replace(found, after={0: 31.0, 1: 25.3})
+    assert (judged.applied, judged.gain) == (False, pytest.approx(-0.1))
+    better = replace(found, after={0: 31.0, 1: 25.1})
     assert tuning._judged(better, session.network).applied
 
 
@@ -288,6 +288,18 @@ def test_the_same_steps_give_the_same_weights_and_leave_the_others(session, scan
     for name, value in session.network.state_dict().items():
         assert torch.equal(value, before[name])
     assert session.adapted_sha256 is None
+
+
+def test_features_stay_what_they_were(session, scans, monkeypatch):
+    """Only what makes intensities of them learns."""
+    monkeypatch.setattr(tuning, "LEAST_GAIN", -np.inf)
+    other, told = adapt_to(session, scans, FEW, Progress())
+    assert told.applied
+    known, changed = session.network.state_dict(), set()
+    for name, value in other.network.state_dict().items():
+        if not torch.equal(value, known[name]):
+            changed.add(name.split(".")[0])
+    assert changed == {"decoder"}
 
 
 def test_time_ends_it_too(session, scans):

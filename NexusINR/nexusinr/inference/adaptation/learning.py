@@ -27,6 +27,20 @@ class Answer:
     logits: Tensor | None = None
 
 
+def taught(network: nn.Module) -> list[nn.Parameter]:
+    """What of a network learns: the layers that make intensities of features.
+
+    A case has too little to teach the others. Where all of them learned, patches that were kept
+    apart got better, but scans got worse across their slices (see the training log).
+    """
+    if isinstance(network, ICONet):
+        parts: list[nn.Module] = [network.clean_head, network.detail, network.fine_head]
+    else:
+        assert isinstance(network, NexusINR)
+        parts = [network.decoder]
+    return [parameter for part in parts for parameter in part.parameters()]
+
+
 def answers(network: nn.Module, lesson: Lesson, pupils: Iterable[int]) -> dict[int, Answer]:
     """The modalities that are to be restored, as a network restores them. Differentiable."""
     if isinstance(network, ICONet):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nexusinr.inference.adaptation.learning import loss, psnr
+from nexusinr.inference.adaptation.learning import loss, psnr, taught
 from nexusinr.inference.adaptation.lessons import (
     Case,
     Patches,
@@ -46,9 +46,7 @@ BATCH = 1
 HELD_OUT = 5
 
 #: Adapted weights are used where each scan gains at least so much on the patches kept apart, dB.
-#: Those show detail within slices, as the network itself sees it: where they gain less, scans were
-#: restored worse across slices (see the training log).
-LEAST_GAIN = 0.25
+LEAST_GAIN = 0.02
 
 #: The longest memory of the moving average of the weights, and the largest gradient.
 AVERAGE_DECAY = 0.98
@@ -192,7 +190,7 @@ class Tuning:
     """A network that learns from patches.
 
     Args:
-        network: in float32, on the device of the patches; it is changed.
+        network: in float32, on the device of the patches; what `taught` says of it is changed.
         case: how scans of the patches are made.
         patches: to learn from.
         schedule: how long.
@@ -204,7 +202,10 @@ class Tuning:
         self.network, self.schedule, self.steps = network, schedule, 0
         self._case, self._patches, self._choices = case, patches, case.choices()
         self._rng = np.random.default_rng(schedule.seed)
-        self._average = {n: p.detach().clone() for n, p in network.named_parameters()}
+        self._learning = taught(network.requires_grad_(False))
+        for parameter in self._learning:
+            parameter.requires_grad_(True)
+        self._average = [parameter.detach().clone() for parameter in self._learning]
 
     def run(self, progress: Progress) -> float:
         """Learns for as long as the schedule says; gives the seconds that it took."""
@@ -212,7 +213,7 @@ class Tuning:
         # The same steps give the same weights: no kernel is chosen by its speed of the moment.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
             optimiser = torch.optim.Adam(
-                self.network.parameters(), self.schedule.learning_rate, betas=(0.9, 0.99)
+                self._learning, self.schedule.learning_rate, betas=(0.9, 0.99)
             )
             while done < 1:
                 self._step(optimiser)
@@ -223,18 +224,20 @@ class Tuning:
 
     def averaged(self) -> nn.Module:
         """The network, from now on with the moving average of its weights."""
-        self.network.load_state_dict(self._average, strict=False)
+        with torch.no_grad():
+            for parameter, average in zip(self._learning, self._average, strict=True):
+                parameter.copy_(average)
         return self.network.eval()
 
     def _step(self, optimiser: torch.optim.Optimizer) -> None:
         optimiser.zero_grad(set_to_none=True)
         loss(self.network, self._drawn(), self._case.pupils).backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
+        torch.nn.utils.clip_grad_norm_(self._learning, LARGEST_GRADIENT)
         optimiser.step()
         self.steps += 1
         decay = min(AVERAGE_DECAY, self.steps / (9 + self.steps))
-        for name, parameter in self.network.named_parameters():
-            self._average[name].lerp_(parameter.detach(), 1 - decay)
+        for average, parameter in zip(self._average, self._learning, strict=True):
+            average.lerp_(parameter.detach(), 1 - decay)
 
     def _drawn(self) -> Lesson:
         rng = self._rng
