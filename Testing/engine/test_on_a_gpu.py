@@ -29,9 +29,11 @@ def session(request, stand_in_gpu):
 
 @pytest.mark.parametrize("model", ["nexus-inr", "iconet"])
 def test_a_run(model, session, thick_pair):
-    result = upsample(*thick_pair, session=session(model), spacing=2, register="none")
+    used = session(model)
+    result = upsample(*thick_pair, session=used, spacing=2, register="none")
     assert result.t1w.data.shape == result.t2w.data.shape
-    assert not session(model).notes  # none was too large
+    assert used.device.name == "meta"  # it did not fall back to the CPU
+    assert not used.notes
 
 
 @pytest.mark.parametrize("missing", [0, 1])

@@ -28,7 +28,7 @@ from nexusinr.models.streaming import planes_at_once, streamed
 PIECE_VOXELS, GPU_PIECE_VOXELS = 100_000, 2_000_000
 
 #: Edge of the blocks in which a target lattice is decoded: on a CPU small enough for its cache and
-#: for leaving out air, on a GPU so large that starting its kernels takes less time than they do.
+#: for leaving out air, on a GPU so large that few kernels have to be started.
 TILE, GPU_TILE = 40, 128
 
 #: Values that are kept for each point of a block while it is decoded, in features: counted.
