@@ -176,7 +176,7 @@ def ramps() -> Patches:
     """Three patches, each rising along an axis of its own: T1w up, T2w down."""
     index = torch.stack(torch.meshgrid(*[torch.arange(EDGE)] * 3, indexing="ij"))
     rising = index.float() / EDGE
-    return Patches({T1W: rising, T2W: 1 - rising}, tissues=None)
+    return Patches({T1W: rising, T2W: 1 - rising})
 
 
 def crossed_case() -> Case:
@@ -214,9 +214,9 @@ def test_an_untrained_network_takes_a_ramp_back(network, axes):
     with torch.no_grad():
         found = learning.answers(network, made, case.pupils)
     for modality, answer in found.items():
-        size = answer.intensity.shape[-1]
+        size = answer.shape[-1]
         inner = (slice(None), *(slice(2, size - 2),) * 3)  # beyond the last slice nothing rises
-        error = (answer.intensity - made.truths[modality])[inner].abs().max()
+        error = (answer - made.truths[modality])[inner].abs().max()
         assert float(error) < 1e-3
 
 
@@ -233,11 +233,11 @@ def test_every_scan_has_to_gain(session):
 def test_what_a_slice_cannot_show_is_no_error(along, seen):
     """Stripes of two voxels across T1w slices of two voxels cancel out; within them they count."""
     case = Case(crossed_case().grid, {T1W: Part(2, (0, 1), 1, 2, 2)})
-    patches = Patches({T1W: ramps().images[T1W]}, tissues=None)
+    patches = Patches({T1W: ramps().images[T1W]})
     made = lesson(patches, case, Protocol({T1W: 0}))
     stripes = torch.tensor([0.1, -0.1]).repeat(made.grid.shape[0] // 2)
     stripes = stripes.reshape([-1 if axis == along else 1 for axis in range(3)])
-    answer = learning.Answer(made.truths[T1W] + stripes)
+    answer = made.truths[T1W] + stripes
     found = learning.errors(made, answer, T1W).abs()
     assert float(found.max()) == pytest.approx(seen, abs=1e-6)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nexusinr.geometry import Affine, Grid
+from nexusinr.inference import implicit
 from nexusinr.inference.device import Device
 from nexusinr.inference.pipeline import upsample
 from nexusinr.inference.progress import Progress
@@ -50,6 +51,25 @@ def test_an_oblique_plane(session, thick_pair):
     scans = {m: asked.prepare(scan) for m, scan in enumerate(thick_pair)}
     found = asked.decode(scans, plane, Progress())
     assert found.intensity[0].shape == plane.shape
+
+
+def test_blocks_shrink_where_memory_is_short(session, thick_pair, monkeypatch):
+    """Before the CPU takes over: it was not the encoders that had no room."""
+    decode_block, sizes = implicit.decode_block, []
+
+    def short(network, scans, grid):
+        sizes.append(grid.voxels)
+        if grid.voxels > 1000:
+            raise torch.OutOfMemoryError(f"no room for {grid.voxels} points")
+        return decode_block(network, scans, grid)
+
+    monkeypatch.setattr(implicit, "GPU_PIECE_VOXELS", 16**3)
+    monkeypatch.setattr(implicit, "decode_block", short)
+    used = session("nexus-inr")
+    upsample(*thick_pair, session=used, spacing=2, register="none")
+    assert used.notes == ["out of memory while decoding: going on in smaller pieces"] * 2
+    assert used.device.name == "meta"
+    assert max(sizes[2:]) <= 1000 < min(sizes[:2])
 
 
 def test_the_stand_in_is_strict(stand_in_gpu):

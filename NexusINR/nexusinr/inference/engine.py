@@ -79,6 +79,7 @@ class Engine(Protocol[Encoded]):
         target: Grid,
         progress: Progress,
         with_tissues: bool,
+        piece_voxels: int,
     ) -> Restored:
         """Every scan on the target lattice, in normalised intensities.
 
@@ -89,6 +90,7 @@ class Engine(Protocol[Encoded]):
             target: the lattice.
             progress: told of each piece.
             with_tissues: whether the segmentation is wanted, if the network gives one.
+            piece_voxels: what one pass may take.
         """
         ...
 

@@ -23,13 +23,13 @@ from nexusinr.models.nexus_inr import T1W, Encoding, NexusINR, Sampled
 from nexusinr.models.sampling import LatticeMap
 from nexusinr.models.streaming import planes_at_once, streamed
 
-#: Voxels that enter the encoders at once: on a CPU so few that its cache holds most of what they
-#: make, on a GPU enough to keep it busy, if its memory holds them.
-PIECE_VOXELS, GPU_PIECE_VOXELS = 100_000, 2_000_000
-
 #: Edge of the blocks in which a target lattice is decoded: on a CPU small enough for its cache and
 #: for leaving out air, on a GPU so large that few kernels have to be started.
 TILE, GPU_TILE = 40, 128
+
+#: Voxels that enter the encoders at once: on a CPU so few that its cache holds most of what they
+#: make, on a GPU enough to keep it busy, if its memory holds them. No block is larger either.
+PIECE_VOXELS, GPU_PIECE_VOXELS = 100_000, GPU_TILE**3
 
 #: Values that are kept for each point of a block while it is decoded, in features: counted.
 DECODED_FEATURES = 20
@@ -59,14 +59,12 @@ class Implicit:
         weight = next(self.network.parameters())
         return affordable(weight, self._passing_values, GPU_PIECE_VOXELS)
 
-    @property
-    def tile(self) -> int:
-        """See the constants."""
+    def tile(self, piece_voxels: int) -> int:
+        """See the constants; less where pieces had to be made smaller."""
         if self.on_cpu:
-            return TILE
+            return min(TILE, _edge(piece_voxels))
         values = DECODED_FEATURES * self.network.config.features
-        points = affordable(next(self.network.parameters()), values, GPU_TILE**3)
-        return max(round(points ** (1 / 3)), 1)
+        return _edge(affordable(next(self.network.parameters()), values, piece_voxels))
 
     @property
     def _passing_values(self) -> int:
@@ -109,10 +107,11 @@ class Implicit:
         target: Grid,
         progress: Progress,
         with_tissues: bool,
+        piece_voxels: int,
     ) -> Restored:
         """Wherever one of the scans shows head: each tells of both."""
-        head = np.any(list(inside.values()), axis=0)
-        return decode(self.network, encoded, start, head, target, progress, with_tissues, self.tile)
+        head, tile = np.any(list(inside.values()), axis=0), self.tile(piece_voxels)
+        return decode(self.network, encoded, start, head, target, progress, with_tissues, tile)
 
     def memory(self, scans: Sequence[Grid], target: Grid, piece_voxels: int) -> int:
         """Encodings of all scans and what is streamed through the encoders of one."""
@@ -236,6 +235,11 @@ def decode_block(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) -
         return values, None
     classes = _largest(sum(chances[1:], chances[0]))
     return values, classes.reshape(grid.shape).cpu().numpy()
+
+
+def _edge(voxels: int) -> int:
+    """Of a cube of so many voxels, at least one."""
+    return max(round(voxels ** (1 / 3)), 1)
 
 
 def _largest(values: Tensor) -> Tensor:

@@ -99,6 +99,7 @@ class Session:
         eight_bit.use(self.network, device.eight_bit)
         bfloat16.use(self.network, device.bfloat16)
         self.piece_voxels = self.engine.piece_voxels
+        self._least_piece = self.piece_voxels // 8
 
     def forget(self) -> None:
         """Everything that is kept of any scan."""
@@ -163,7 +164,9 @@ class Session:
         def run() -> Restored:
             quiet = progress.quiet()
             encoded = {m: self.encode(m, scan, lattice, quiet) for m, scan in scans.items()}
-            return self.engine.decode(encoded, start, inside, target, progress, with_tissues)
+            return self.engine.decode(
+                encoded, start, inside, target, progress, with_tissues, self.piece_voxels
+            )
 
         return self._with_fallback(run, self.engine.steps.decoding)
 
@@ -214,7 +217,7 @@ class Session:
                 self._shrink(what, error)
 
     def _shrink(self, what: str, error: BaseException) -> None:
-        if self.piece_voxels > self.engine.piece_voxels // 8:
+        if self.piece_voxels > self._least_piece:
             self.piece_voxels //= 2
             self.notes.append(f"out of memory while {what}: going on in smaller pieces")
         elif self.device.name != "cpu":

@@ -191,8 +191,9 @@ class Staged:
         target: Grid,
         progress: Progress,
         with_tissues: bool,
+        piece_voxels: int,
     ) -> Restored:
-        """Resamples the last stage of every scan; there are no tissues."""
+        """Resamples the last stage of every scan, on the CPU; there are no tissues."""
         for m, (modality, fine) in enumerate(encoded.items()):
             share = progress.part(m / len(encoded), 1 / len(encoded))
             head = inside[modality]

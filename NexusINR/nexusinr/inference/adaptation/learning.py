@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,17 +13,6 @@ from nexusinr.inference.adaptation.thickening import Lesson
 from nexusinr.models.iconet import ICONet, stage_plan
 from nexusinr.models.nexus_inr import NexusINR
 from nexusinr.models.sampling import LatticeMap
-
-#: Weight of the tissues that the network saw before: what it knows of them is not to be lost.
-TISSUES = 5e-3
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One modality of a lesson: intensity (B, I, J, K); logits (B, I, J, K, classes) or None."""
-
-    intensity: Tensor
-    logits: Tensor | None = None
 
 
 def taught(network: nn.Module) -> list[nn.Parameter]:
@@ -41,8 +29,11 @@ def taught(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for part in parts for parameter in part.parameters()]
 
 
-def answers(network: nn.Module, lesson: Lesson, pupils: Iterable[int]) -> dict[int, Answer]:
-    """The modalities that are to be restored, as a network restores them. Differentiable."""
+def answers(network: nn.Module, lesson: Lesson, pupils: Iterable[int]) -> dict[int, Tensor]:
+    """The modalities that are to be restored, as a network restores them, (B, I, J, K) each.
+
+    Differentiable.
+    """
     if isinstance(network, ICONet):
         return {m: _by_stages(network, lesson, m) for m in pupils}
     assert isinstance(network, NexusINR)
@@ -53,14 +44,10 @@ def answers(network: nn.Module, lesson: Lesson, pupils: Iterable[int]) -> dict[i
         encoding = network.encode(image, scan.conditions, modality)
         count = len(image)
         read[modality] = network.sample(encoding, LatticeMap([scan.grid] * count, [around] * count))
-    found = {}
-    for modality in pupils:
-        decoded = network.decode(modality, read[modality], read.get(1 - modality))
-        found[modality] = Answer(decoded.intensity, decoded.logits)
-    return found
+    return {m: network.decode(m, read[m], read.get(1 - m)).intensity for m in pupils}
 
 
-def _by_stages(network: ICONet, lesson: Lesson, modality: int) -> Answer:
+def _by_stages(network: ICONet, lesson: Lesson, modality: int) -> Tensor:
     scan = lesson.scans[modality]
     plan = stage_plan(scan.grid.spacing.tolist(), (1, 1, 1))
     image = scan.image.contiguous(memory_format=torch.channels_last_3d)
@@ -69,28 +56,23 @@ def _by_stages(network: ICONet, lesson: Lesson, modality: int) -> Answer:
     fine = fine.permute(0, *(1 + axis for axis in back))
     border = [(a - b) // 2 for a, b in zip(fine.shape[1:], lesson.grid.shape, strict=True)]
     i, j, k = (slice(b, b + n) for b, n in zip(border, lesson.grid.shape, strict=True))
-    return Answer(fine[:, i, j, k])
+    return fine[:, i, j, k]
 
 
-def errors(lesson: Lesson, answer: Answer, modality: int) -> Tensor:
+def errors(lesson: Lesson, answer: Tensor, modality: int) -> Tensor:
     """What an answer lacks, (B, ...), as slices of the scan that taught it would have shown it.
 
     Detail across those slices was invented: whoever answers otherwise is not wrong.
     """
     axis, width = lesson.slices[modality]
-    error = (answer.intensity - lesson.truths[modality]).movedim(1 + axis, -1)
+    error = (answer - lesson.truths[modality]).movedim(1 + axis, -1)
     return functional.avg_pool1d(error.flatten(1, 2), width, stride=1)
 
 
 def loss(network: nn.Module, lesson: Lesson, pupils: Iterable[int]) -> Tensor:
-    """Mean absolute error of each scan, and a little for tissues that are seen differently now."""
-    terms = []
-    for modality, answer in answers(network, lesson, pupils).items():
-        terms.append(errors(lesson, answer, modality).abs().mean())
-        if answer.logits is not None and lesson.tissues is not None:
-            logits = answer.logits.flatten(end_dim=-2)
-            terms.append(TISSUES * functional.cross_entropy(logits, lesson.tissues.flatten()))
-    return torch.stack(terms).sum()
+    """Sum of the scans' mean absolute errors."""
+    found = answers(network, lesson, pupils)
+    return torch.stack([errors(lesson, found[m], m).abs().mean() for m in found]).sum()
 
 
 @torch.no_grad()

@@ -97,19 +97,16 @@ class Patches:
 
     Attributes:
         images: normalised intensities by modality, (N, E, E, E) float32.
-        tissues: as the network sees them, (N, E, E, E) int64; None where it gives none.
     """
 
     images: dict[int, Tensor]
-    tissues: Tensor | None
 
     def __len__(self) -> int:
         return len(next(iter(self.images.values())))
 
     def part(self, which: slice | list[int]) -> Patches:
         """Some of them."""
-        tissues = None if self.tissues is None else self.tissues[which]
-        return Patches({m: image[which] for m, image in self.images.items()}, tissues)
+        return Patches({m: image[which] for m, image in self.images.items()})
 
 
 def case_of(scans: Mapping[int, PreparedScan]) -> Case | None:
@@ -191,18 +188,12 @@ def fine_patches(
         share = progress.part(0.8 * n / len(scans), 0.8 / len(scans))
         session.encode(modality, scan, case.grid, share)
     images: dict[int, list[Tensor]] = {m: [] for m in scans}
-    tissues = []
     for n, start in enumerate(starts):
         lattice = case.grid.crop(start, start + edge)
-        restored = session.decode(scans, lattice, progress.quiet(), encoded_for=case.grid)
+        restored = session.decode(scans, lattice, progress.quiet(), False, encoded_for=case.grid)
         for modality, image in restored.intensity.items():
             kept = keep_measured(image, scans[modality].whole, lattice, 1.0)
             images[modality].append(torch.from_numpy(kept.image))
-        if restored.tissues is not None:
-            tissues.append(torch.from_numpy(restored.tissues).long())
         progress.tell(0.8 + 0.2 * (n + 1) / len(starts))
     device = session.device.torch
-    return Patches(
-        {m: torch.stack(found).to(device) for m, found in images.items()},
-        torch.stack(tissues).to(device) if tissues else None,
-    )
+    return Patches({m: torch.stack(found).to(device) for m, found in images.items()})

@@ -65,15 +65,13 @@ class Lesson:
     Attributes:
         scans: by modality.
         truths: the fine patches, by modality, (B, I, J, K).
-        tissues: (B, I, J, K) int64, or None.
-        grid: the lattice of truths and tissues.
+        grid: the lattice of the truths.
         slices: of the scans that the truths come from: the axis across them, and how many voxels
             of it one slice has seen, by modality.
     """
 
     scans: dict[int, ThickScan]
     truths: dict[int, Tensor]
-    tissues: Tensor | None
     grid: Grid
     slices: dict[int, tuple[int, int]]
 
@@ -86,7 +84,6 @@ def lesson(patches: Patches, case: Case, protocol: Protocol) -> Lesson:
     inner = (slice(None), *(slice(MARGIN + CONTEXT, -MARGIN - CONTEXT),) * 3)
     mirrored = [1 + axis for axis in protocol.flips]
     images = {m: image.flip(mirrored) for m, image in patches.images.items()}
-    tissues = None if patches.tissues is None else patches.tissues.flip(mirrored)[inner]
     millimetres = float(case.grid.spacing[0])
     scans = {
         m: _scanned(images[m], whole, part, protocol.axes[m], protocol.profile, millimetres)
@@ -94,7 +91,7 @@ def lesson(patches: Patches, case: Case, protocol: Protocol) -> Lesson:
     }
     truths = {m: image[inner] for m, image in images.items()}
     slices = {m: (part.across, round(part.thickness)) for m, part in case.parts.items()}
-    return Lesson(scans, truths, tissues, judged, slices)
+    return Lesson(scans, truths, judged, slices)
 
 
 def _scanned(
