@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nexusinr.geometry import Affine, Grid
-from nexusinr.models.attention import DISTANCES, OFFSETS, CrossModalAttention
+from nexusinr.models.attention import CrossModalAttention
 from nexusinr.models.decoders import SirenDecoder, build_decoder
 from nexusinr.models.encoders import CONDITIONS, build_encoder, he_initialise
+from nexusinr.models.neighbourhood import DISTANCES, OFFSETS
 from nexusinr.models.nexus_inr import (
     MODALITIES,
     RESIDUAL_SCALE,

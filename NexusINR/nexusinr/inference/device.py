@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
 from nexusinr.errors import InputError
-from nexusinr.models import bfloat16, eight_bit
+from nexusinr.models import bfloat16, eight_bit, fused_attention
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Device:
         dtype: of the network there; half precision only where the hardware is fast at it.
         eight_bit: whether wide convolutions have 8-bit factors; see `models.eight_bit`.
         bfloat16: whether perceptrons have bfloat16 factors; see `models.bfloat16`.
+        fused_attention: whether that is one kernel; see `models.fused_attention`.
     """
 
     name: str
@@ -30,12 +31,17 @@ class Device:
     dtype: torch.dtype = torch.float32
     eight_bit: bool = False
     bfloat16: bool = False
+    fused_attention: bool = False
 
     @property
     def description(self) -> str:
-        """For people: what computes, and which factors are shorter than `dtype`."""
-        short = {"8-bit convolutions": self.eight_bit, "bfloat16 perceptrons": self.bfloat16}
-        return ", ".join([self.kind, *(words for words, used in short.items() if used)])
+        """For people: what computes, and which of the quicker ways it takes."""
+        ways = {
+            "8-bit convolutions": self.eight_bit,
+            "bfloat16 perceptrons": self.bfloat16,
+            "fused attention": self.fused_attention,
+        }
+        return ", ".join([self.kind, *(words for words, used in ways.items() if used)])
 
     @property
     def torch(self) -> torch.device:
@@ -44,7 +50,7 @@ class Device:
 
     def in_float32(self) -> Device:
         """The same device in full precision."""
-        return replace(self, dtype=torch.float32, eight_bit=False, bfloat16=False)
+        return Device(self.name, self.kind, self.reason)
 
 
 def choose(request: str = "auto") -> Device:
@@ -118,4 +124,6 @@ def _gpu(name: str, reason: str) -> Device:
     # Tensor cores came with compute capability 7.0; without them half precision is no faster.
     fast_half = torch.cuda.get_device_capability(device) >= (7, 0)
     dtype = torch.float16 if fast_half else torch.float32
-    return Device(name, torch.cuda.get_device_name(device), reason, dtype)
+    fused = fused_attention.is_quicker(device, dtype)
+    kind = torch.cuda.get_device_name(device)
+    return Device(name, kind, reason, dtype, fused_attention=fused)

@@ -23,7 +23,7 @@ from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.staged import Staged
 from nexusinr.inference.threads import each
-from nexusinr.models import bfloat16, eight_bit, weights
+from nexusinr.models import bfloat16, eight_bit, fused_attention, weights
 from nexusinr.models.heap import keep_freed_memory
 from nexusinr.models.iconet import ICONet
 from nexusinr.models.nexus_inr import MODALITIES, NexusINR
@@ -98,6 +98,7 @@ class Session:
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         eight_bit.use(self.network, device.eight_bit)
         bfloat16.use(self.network, device.bfloat16)
+        fused_attention.use(self.network, device.fused_attention)
         self.piece_voxels = self.engine.piece_voxels
         self._least_piece = self.piece_voxels // 8
 

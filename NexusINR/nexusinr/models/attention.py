@@ -10,14 +10,11 @@ to be kept and interpolated as well, and that takes longer.
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 
-#: The 27 offsets, and how far each is from the middle: 0 self, 1 face, 2 edge, 3 corner.
-OFFSETS = tuple(itertools.product((0, 1, 2), repeat=3))
-DISTANCES = tuple(sum(step != 1 for step in offset) for offset in OFFSETS)
+from nexusinr.models import fused_attention
+from nexusinr.models.neighbourhood import DISTANCES
 
 
 class CrossModalAttention(nn.Module):
@@ -48,14 +45,10 @@ class CrossModalAttention(nn.Module):
         Returns:
             (B, I, J, K, C), to be added to the query's own features.
         """
-        key, value = channels_first(self.key_value, guide).split(self.width, dim=1)
+        key_value = channels_first(self.key_value, guide)
         asked = channels_first(self.query, query) * self.width**-0.5
-        scores = torch.stack([(asked * shifted).sum(1) for shifted in shifts(key)], dim=1)
-        bias = self.distance_bias[self.distance][:, None, None, None]
-        weights = torch.softmax(scores + bias, dim=1)
-        answer = torch.zeros_like(asked)
-        for n, shifted in enumerate(shifts(value)):
-            answer.addcmul_(weights[:, n : n + 1], shifted)
+        attended = fused_attention.of(self, self.width)
+        answer = attended(asked, key_value, self.distance_bias[self.distance])
         return self.out(answer.movedim(1, -1))
 
 
@@ -68,9 +61,3 @@ def channels_first(layer: nn.Linear, points: Tensor) -> Tensor:
     else:
         mapped = torch.baddbmm(layer.bias[:, None], weight, flat)
     return mapped.unflatten(2, points.shape[1:4])
-
-
-def shifts(padded: Tensor) -> list[Tensor]:
-    """The 27 neighbours of every point, (..., I, J, K) each; (..., I+2, J+2, K+2) given."""
-    i, j, k = (n - 2 for n in padded.shape[-3:])
-    return [padded[..., a : a + i, b : b + j, c : c + k] for a, b, c in OFFSETS]

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nexusinr.models import eight_bit
-from nexusinr.models.attention import shifts
 from nexusinr.models.encoders import (
     BRANCH_SCALE,
     RDN,
@@ -29,6 +28,7 @@ from nexusinr.models.encoders import (
     ResCNN,
     SRResNet,
 )
+from nexusinr.models.neighbourhood import shifts
 
 #: Channels times the first two sizes of an image, from which torch hands a convolution of it to
 #: oneDNN, which is several times as fast as what it does otherwise.

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from nexusinr.geometry import Grid
 from nexusinr.inference.implicit import EncodedScan
-from nexusinr.models.attention import CrossModalAttention, shifts
+from nexusinr.models.attention import CrossModalAttention
+from nexusinr.models.neighbourhood import shifts
 from nexusinr.models.nexus_inr import Encoding, NexusINR, Sampled
 from nexusinr.models.position import Position
 from nexusinr.models.sampling import LatticeMap
