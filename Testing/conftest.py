@@ -134,8 +134,9 @@ def command(capfd) -> Callable[..., tuple[int, str, str]]:
 def stand_in_gpu(monkeypatch) -> Iterator[Any]:
     """A torch device, ``meta``, that stands for a GPU where there is none: shapes, but no numbers.
 
-    While the test runs, every operation is refused that a GPU would refuse: tensors of two devices
-    or, in products, of two precisions; and values that the CPU would have to wait for.
+    What comes back to the CPU is one everywhere. While the test runs, every operation is refused
+    that a GPU would refuse: tensors of two devices or, in products, of two precisions; and values
+    that the CPU would have to wait for.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -160,7 +161,7 @@ def stand_in_gpu(monkeypatch) -> Iterator[Any]:
     monkeypatch.setattr(
         torch.Tensor,
         "cpu",
-        lambda self: torch.zeros_like(self, device="cpu") if self.is_meta else numbers(self),
+        lambda self: torch.ones_like(self, device="cpu") if self.is_meta else numbers(self),
     )
     monkeypatch.setattr(
         torch,

@@ -227,7 +227,8 @@ def test_the_dense_path_gives_the_same_image(network, encoded):
     grid = Grid((5, 4, 6), Affine.from_parts((0.7, 0.8, 0.6), origin=(0.4, 0.7, 0.9)))
     ours, _ = decode_block(network, encoded, grid)
     dense = paths.decode_dense(paths.dense_form(network), encoded, grid)
-    for modality, values in ours.items():
+    for modality, coming in ours.items():
+        values = coming.wait().numpy()
         assert np.abs(values - dense[modality][0].numpy()).max() < 1e-4 * np.ptp(values)
 
 

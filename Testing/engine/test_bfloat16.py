@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_a_session_restores_the_same(thick_pair, monkeypatch):
     session = Session("nexus-inr", "cpu")
     assert "bfloat16 perceptrons" in session.device.description
     options = {"spacing": 2, "consistency": 0, "register": "none", "session": session}
-    session.move(device.replace(session.device, eight_bit=False))
+    session.move(dataclasses.replace(session.device, eight_bit=False))
     short = upsample(*thick_pair, **options)
     session.move(session.device.in_float32())
     assert "bfloat16" not in session.device.description

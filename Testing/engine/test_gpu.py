@@ -98,3 +98,16 @@ def test_a_gpu_is_asked():
     before = gpu.free_bytes(device)
     kept = torch.zeros(10**8, dtype=torch.uint8, device=device)
     assert before - gpu.free_bytes(device) >= kept.numel()
+
+
+def test_results_from_the_cpu_are_there():
+    tensor = torch.rand(3, 4)
+    assert gpu.Coming(tensor).wait() is tensor
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+def test_results_from_a_gpu_arrive():
+    tensor = torch.rand(300, 400, 50, device="cuda:0")
+    found = [gpu.Coming(n * tensor).wait() for n in range(3)]
+    assert all(result.is_pinned() for result in found)
+    torch.testing.assert_close(found[2], 2 * tensor.cpu())

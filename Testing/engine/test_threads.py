@@ -79,3 +79,12 @@ def test_when_one_stops_early_nothing_goes_on(two_threads):
 def test_a_gpu_is_given_one_after_the_other(two_threads):
     here = threading.current_thread()
     assert set(each(lambda n: threading.current_thread(), range(4), on_cpu=False)) == {here}
+
+
+def test_a_gpu_is_one_ahead():
+    """It has begun the next item when a result is given, and not more than that."""
+    begun = []
+    results = each(lambda n: begun.append(n) or n, [3, 4, 5], on_cpu=False)
+    seen = [(result, len(begun)) for result in results]
+    assert seen == [(3, 2), (4, 3), (5, 3)]
+    assert list(each(str, [], on_cpu=False)) == []

@@ -1,6 +1,8 @@
-"""How much goes through a network at once on a GPU: what keeps it busy, or less where memory ends.
+"""How much goes through a network at once on a GPU, and how its results come back.
 
-What a run needs there is known beforehand, from the network's sizes; out of memory comes late.
+What keeps a GPU busy goes through at once, or less where its memory ends: what a run needs there is
+known beforehand, from the network's sizes; out of memory comes late. Results are copied while the
+next ones are computed.
 """
 
 from __future__ import annotations
@@ -34,3 +36,23 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # since torch 2.5
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     return None
+
+
+class Coming:
+    """A tensor on its way to the CPU: from CUDA into pinned memory, for which nothing waits."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._arrived = None
+        if not tensor.is_cuda:
+            self._here = tensor.cpu()
+            return
+        self._here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._here.copy_(tensor, non_blocking=True)
+        self._arrived = torch.cuda.Event()
+        self._arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def wait(self) -> Tensor:
+        """The tensor on the CPU, once it is there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._here

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
-from nexusinr.inference.gpu import affordable
+from nexusinr.inference.gpu import Coming, affordable
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.threads import each
@@ -34,8 +34,8 @@ PIECE_VOXELS, GPU_PIECE_VOXELS = 100_000, GPU_TILE**3
 #: Values that are kept for each point of a block while it is decoded, in features: counted.
 DECODED_FEATURES = 20
 
-#: Intensities by modality and tissue values of a block, (I, J, K); None without tissues.
-Decoding = tuple[dict[int, NDArray[np.float32]], NDArray[np.uint8] | None]
+#: Intensities by modality, float32, and tissue values of a block, uint8; None without tissues.
+Decoding = tuple[dict[int, Coming], Coming | None]
 
 
 class Implicit:
@@ -211,15 +211,15 @@ def decode(
         for n, (block, (values, classes)) in enumerate(zip(todo, found, strict=True)):
             head = inside[block]
             for modality, value in values.items():
-                start[modality][block][head] = value[head]
+                start[modality][block][head] = value.wait().numpy()[head]
             if tissues is not None and classes is not None:
-                tissues[block][head] = classes[head]
+                tissues[block][head] = classes.wait().numpy()[head]
             progress.tell((n + 1) / len(todo))
     return Restored(start, tissues)
 
 
 def decode_block(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) -> Decoding:
-    """Intensities by modality and tissue values of one small lattice, (I, J, K)."""
+    """Intensities by modality and tissue values of one small lattice, (I, J, K) each."""
     sampled: dict[int, Sampled] = {}
     around = grid.pad(1)
     for modality, scan in scans.items():
@@ -227,14 +227,14 @@ def decode_block(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) -
     values, chances = {}, []
     for modality, own in sampled.items():
         decoded = network.decode(modality, own, sampled.get(1 - modality))
-        values[modality] = decoded.intensity[0].float().cpu().numpy()
+        values[modality] = Coming(decoded.intensity[0].float())
         if decoded.logits is not None:
             # Classes first: along the points the sums of softmax are several times as fast.
             chances.append(decoded.logits[0].flatten(0, 2).t().contiguous().float().softmax(dim=0))
     if not chances:
         return values, None
     classes = _largest(sum(chances[1:], chances[0]))
-    return values, classes.reshape(grid.shape).cpu().numpy()
+    return values, Coming(classes.reshape(grid.shape))
 
 
 def _edge(voxels: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +47,15 @@ class PreparedScan:
         self.grid = volume.grid.crop(start, stop).permuted(order)
         self.thickness = np.array(volume.thickness)[list(order)]
 
+    @cached_property
+    def digest(self) -> bytes:
+        """Of what the network is given."""
+        return hashlib.blake2b(self.image.data).digest()
+
     def mirrored(self, axes: tuple[int, ...]) -> PreparedScan:
         """The same scan, in the same place, with its voxels in reverse order along some axes."""
         other = copy.copy(self)
+        vars(other).pop("digest", None)
         other.image = np.ascontiguousarray(np.flip(self.image, axes))
         other.mask = np.ascontiguousarray(np.flip(self.mask, axes))
         matrix = self.grid.affine.matrix.copy()

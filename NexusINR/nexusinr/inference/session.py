@@ -16,19 +16,18 @@ from torch import nn
 from nexusinr import registration
 from nexusinr.errors import OutOfMemory
 from nexusinr.geometry import Grid
+from nexusinr.inference.backdrop import Backdrops
 from nexusinr.inference.device import Device, choose, cpu_instead
 from nexusinr.inference.engine import Engine, Restored
 from nexusinr.inference.implicit import Implicit
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.staged import Staged
-from nexusinr.inference.threads import each
 from nexusinr.models import bfloat16, eight_bit, fused_attention, weights
 from nexusinr.models.heap import keep_freed_memory
 from nexusinr.models.iconet import ICONet
 from nexusinr.models.nexus_inr import MODALITIES, NexusINR
 from nexusinr.registration import RigidResult
-from nexusinr.resample import covered, interpolate
 from nexusinr.volume import Volume
 
 T = TypeVar("T")
@@ -94,6 +93,7 @@ class Session:
         """Takes the network to a device; encodings elsewhere are forgotten."""
         self.device = device
         self._encoded.clear()
+        self._backdrops = Backdrops(device.torch)
         self.network.to(device.torch, device.dtype)
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         eight_bit.use(self.network, device.eight_bit)
@@ -106,6 +106,7 @@ class Session:
         """Everything that is kept of any scan."""
         self._encoded.clear()
         self._aligned.clear()
+        self._backdrops = Backdrops(self.device.torch)
 
     def align(self, fixed: Volume, moving: Volume) -> RigidResult:
         """Where the moving scan lies on the fixed one: see `registration.rigid`. Kept as well."""
@@ -123,7 +124,7 @@ class Session:
     @torch.inference_mode()
     def encode(self, modality: int, scan: PreparedScan, target: Grid, progress: Progress) -> Any:
         """What the engine makes of a scan: from memory where it has been made before."""
-        key = (modality, _digest(scan.image), scan.grid, tuple(scan.thickness))
+        key = (modality, scan.digest, scan.grid, tuple(scan.thickness))
         known = self._encoded.get(key)
         if known is None or not self.engine.serves(known, scan, target):
             self._encoded[key] = self._with_fallback(
@@ -155,14 +156,10 @@ class Session:
                 was restored before.
         """
         lattice = target if encoded_for is None else encoded_for
-        volumes = [volume for scan in scans.values() for volume in (scan.whole, scan.head)]
-        images = list(each(lambda volume: interpolate(volume, target), volumes))
-        progress.check()
-        start, inside = dict(zip(scans, images[::2], strict=True)), {}
-        for (modality, scan), head in zip(scans.items(), images[1::2], strict=True):
-            inside[modality] = (head > 0) & covered(scan.whole.grid, target)
 
         def run() -> Restored:
+            start, inside = self._backdrops.at(scans, target)
+            progress.check()
             quiet = progress.quiet()
             encoded = {m: self.encode(m, scan, lattice, quiet) for m, scan in scans.items()}
             return self.engine.decode(

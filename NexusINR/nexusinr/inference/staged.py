@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
-from nexusinr.inference.gpu import affordable
+from nexusinr.inference.gpu import Coming, affordable
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.tiles import blocks, indices_around, occupied
@@ -253,14 +253,14 @@ def restored(
     stream = StreamedStage(network, conditions.to(weight), axes, (i, j, k), progress.check)
     planes = image[..., None].to(weight)
     step = planes_at_once(j, k, network.config.features, piece_voxels)
-    found: tuple[list[Tensor], list[Tensor]] = [], []
+    found: tuple[list[Coming], list[Coming]] = [], []
     for first in range(0, i, step):
         for images, new in zip(
             found, stream(planes[first : first + step], first + step >= i), strict=True
         ):
-            images.append(new[..., 0].float().cpu())
+            images.append(Coming(new[..., 0].float()))
         progress.tell(min(first + step, i) / i)
-    for_clean, for_fine = map(torch.cat, found)
+    for_clean, for_fine = (torch.cat([part.wait() for part in parts]) for parts in found)
     clean = torch.add(image, for_clean, alpha=RESIDUAL_SCALE)[None, None]
     return interpolate_doubled(clean, axes)[0, 0].add_(for_fine, alpha=RESIDUAL_SCALE)
 
