@@ -64,6 +64,17 @@ def test_large_lattices_stay_off_the_gpu(scans, stand_in_gpu, monkeypatch):
     assert not cut
 
 
+def test_a_full_gpu_leaves_it_to_the_cpu(scans, stand_in_gpu, monkeypatch):
+    def full(scan, target):
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)")
+
+    target, backdrops = plane(scans, TURN), Backdrops(stand_in_gpu)
+    monkeypatch.setattr(backdrops, "_cut", full)
+    found, _ = backdrops.at(scans, target)
+    right, _ = Backdrops(torch.device("cpu")).at(scans, target)
+    assert np.array_equal(found[0], right[0])
+
+
 def test_mirrored_scans_have_a_digest_of_their_own(scans):
     scan = scans[0]
     assert scan.digest == scan.digest != scan.mirrored((0,)).digest

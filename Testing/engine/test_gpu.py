@@ -100,6 +100,21 @@ def test_a_gpu_is_asked():
     assert before - gpu.free_bytes(device) >= kept.numel()
 
 
+@pytest.mark.parametrize(
+    ("error", "out"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("no room"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("a kernel failed"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_words_for_out_of_memory(error, out):
+    assert gpu.is_out_of_memory(error) is out
+
+
 def test_results_from_the_cpu_are_there():
     tensor = torch.rand(3, 4)
     assert gpu.Coming(tensor).wait() is tensor

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nexusinr.geometry import Grid
+from nexusinr.inference.gpu import is_out_of_memory
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.threads import each
 from nexusinr.models.sampling import LatticeMap
@@ -21,6 +22,7 @@ GPU_POINTS = 2**21
 
 Images = dict[int, NDArray[np.float32]]
 Masks = dict[int, NDArray[np.bool_]]
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Backdrops:
@@ -39,21 +41,29 @@ class Backdrops:
 
         A voxel of the lattice has head where one of the scan's voxels around it has.
         """
-        if self._device.type == "cpu" or target.voxels > GPU_POINTS:
+        pairs = self._cut_all(scans, target)
+        if pairs is None:
             volumes = [volume for scan in scans.values() for volume in (scan.whole, scan.head)]
             found = list(each(lambda volume: interpolate(volume, target), volumes))
             pairs = list(zip(found[::2], found[1::2], strict=True))
-        else:
-            pairs = [self._cut(scan, target) for scan in scans.values()]
         images, masks = {}, {}
         for (modality, scan), (image, head) in zip(scans.items(), pairs, strict=True):
             images[modality] = image
             masks[modality] = (head > 0) & covered(scan.whole.grid, target)
         return images, masks
 
-    def _cut(
-        self, scan: PreparedScan, target: Grid
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _cut_all(self, scans: dict[int, PreparedScan], target: Grid) -> list[Pair] | None:
+        """What a GPU gives; None where there is none, or where it is not for that."""
+        if self._device.type == "cpu" or target.voxels > GPU_POINTS:
+            return None
+        try:
+            return [self._cut(scan, target) for scan in scans.values()]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _cut(self, scan: PreparedScan, target: Grid) -> Pair:
         """Scan and head, on the device."""
         if scan not in self._there:
             both = np.stack((scan.whole.data, scan.head.data), axis=-1)

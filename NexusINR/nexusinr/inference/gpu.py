@@ -38,6 +38,14 @@ def free_bytes(device: torch.device) -> int | None:
     return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error says: torch has a word of its own for every device."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    words = "out of memory", "can't allocate memory"  # Apple GPUs, CPUs
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 class Coming:
     """A tensor on its way to the CPU: from CUDA into pinned memory, for which nothing waits."""
 

@@ -19,6 +19,7 @@ from nexusinr.geometry import Grid
 from nexusinr.inference.backdrop import Backdrops
 from nexusinr.inference.device import Device, choose, cpu_instead
 from nexusinr.inference.engine import Engine, Restored
+from nexusinr.inference.gpu import is_out_of_memory
 from nexusinr.inference.implicit import Implicit
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
@@ -156,10 +157,10 @@ class Session:
                 was restored before.
         """
         lattice = target if encoded_for is None else encoded_for
+        start, inside = self._backdrops.at(scans, target)
+        progress.check()
 
         def run() -> Restored:
-            start, inside = self._backdrops.at(scans, target)
-            progress.check()
             quiet = progress.quiet()
             encoded = {m: self.encode(m, scan, lattice, quiet) for m, scan in scans.items()}
             return self.engine.decode(
@@ -207,10 +208,8 @@ class Session:
         while True:
             try:
                 return work()
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                self._shrink(what, error)
-            except RuntimeError as error:
-                if "can't allocate memory" not in str(error):  # what torch says on a CPU
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
                     raise
                 self._shrink(what, error)
 
