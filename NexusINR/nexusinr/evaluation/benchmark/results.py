@@ -6,6 +6,7 @@ from typing import Any
 
 from nexusinr.evaluation import markdown
 from nexusinr.evaluation.benchmark.picture import draw
+from nexusinr.evaluation.benchmark.warm import PLANES
 from nexusinr.inference.output import OutputFolder
 
 VALUES, PAGE, PICTURE = "benchmark.json", "benchmark.md", "scaling.png"
@@ -64,7 +65,10 @@ def _summary(values: dict[str, Any]) -> list[dict[str, str]]:
         f"another spacing ({values['new_spacing_mm']:g} mm), same session": (
             f"{values['new_spacing_seconds']:.2f} s"
         ),
-        "an oblique plane of 256 x 256 pixels": f"{1000 * values['plane_256_seconds']:.0f} ms",
+        **{
+            f"an oblique plane of {n} x {n} pixels": f"{1000 * values[f'plane_{n}_seconds']:.0f} ms"
+            for n in PLANES
+        },
         "computed": f"{head['gflop']:.0f} GFLOP",
         "peak of a 3x3x3 convolution, 32 channels": f"{values['peak_conv_gflops']:.0f} GFLOP/s",
         "peak of a matrix product": f"{values['peak_matmul_gflops']:.0f} GFLOP/s",

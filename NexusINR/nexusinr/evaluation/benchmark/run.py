@@ -15,7 +15,7 @@ from nexusinr.evaluation.benchmark.cold import ColdRun
 from nexusinr.evaluation.benchmark.counting import Work
 from nexusinr.evaluation.benchmark.heads import Head, acquire
 from nexusinr.evaluation.benchmark.peak import Peak
-from nexusinr.evaluation.benchmark.warm import Warm, WarmRun
+from nexusinr.evaluation.benchmark.warm import PLANES, Warm, WarmRun
 from nexusinr.inference import report
 from nexusinr.inference.session import Session
 from nexusinr.volume import Volume
@@ -141,7 +141,7 @@ def _asked_again(warm: Warm, head: Head) -> dict[str, float]:
     return {
         "new_spacing_mm": spacing,
         "new_spacing_seconds": round(statistics.median(seconds), 3),
-        "plane_256_seconds": round(warm.plane(head), 4),
+        **{f"plane_{n}_seconds": round(warm.plane(head, n), 4) for n in PLANES},
     }
 
 

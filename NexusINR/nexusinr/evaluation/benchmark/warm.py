@@ -18,12 +18,13 @@ from nexusinr.inference.pipeline import upsample
 from nexusinr.inference.progress import Listener, Progress
 from nexusinr.inference.session import Session
 
-#: The plane: pixels along an edge, of 1 mm, and how it is turned, degrees about x, y and z.
-PLANE = 256
+#: The planes: pixels along an edge, that edge in mm, and how they are turned, degrees.
+PLANES = (256, 512)
+PLANE_EDGE = 256.0
 PLANE_ANGLES = (20.0, -15.0, 10.0)
 
-#: Planes that are timed; the median counts.
-PLANES = 5
+#: How often each is timed; the median counts.
+TIMES = 5
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,22 @@ class Warm:
         """A run with what is in memory."""
         return self._upsample(head, spacing, None)
 
-    def plane(self, head: Head) -> float:
-        """Seconds for one oblique plane through encoded scans, both modalities and the tissues."""
+    def plane(self, head: Head, pixels: int) -> float:
+        """Seconds for one oblique plane through encoded scans, both modalities and the tissues.
+
+        Args:
+            head: the scans.
+            pixels: along an edge of the plane.
+        """
         scans = {m: self.session.prepare(scan) for m, scan in enumerate(head.scans)}
-        plane = plane_through(head.grid)
+        plane = plane_through(head.grid, pixels)
         quiet = Progress(cancelled=self._cancelled)
 
         def cut() -> None:
             self.session.decode(scans, plane, quiet, encoded_for=head.grid)
 
         cut()
-        return statistics.median(seconds_of(cut, self.session.device) for _ in range(PLANES))
+        return statistics.median(seconds_of(cut, self.session.device) for _ in range(TIMES))
 
     def _upsample(self, head: Head, spacing: float, listener: Listener | None) -> WarmRun:
         t1w, t2w = head.scans
@@ -108,10 +114,12 @@ class Warm:
         return WarmRun(seconds, encoding, steps[names.decoding], result.grid.shape, spacing)
 
 
-def plane_through(grid: Grid) -> Grid:
-    """An oblique plane of PLANE x PLANE pixels of 1 mm about the middle of a lattice."""
+def plane_through(grid: Grid, pixels: int) -> Grid:
+    """An oblique square of PLANE_EDGE, with so many pixels, about the middle of a lattice."""
     direction = (
         grid.affine.direction @ Rotation.from_euler("xyz", PLANE_ANGLES, degrees=True).as_matrix()
     )
-    origin = grid.centre - direction @ np.array(((PLANE - 1) / 2, (PLANE - 1) / 2, 0))
-    return Grid((PLANE, PLANE, 1), Affine.from_parts((1, 1, 1), direction, origin))
+    size = PLANE_EDGE / pixels
+    middle = np.array((pixels - 1, pixels - 1, 0)) / 2 * size
+    affine = Affine.from_parts((size, size, 1), direction, grid.centre - direction @ middle)
+    return Grid((pixels, pixels, 1), affine)
