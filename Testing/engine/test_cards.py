@@ -64,7 +64,7 @@ def test_saved_weights_repeat_their_check_case(kind, home):
     saved(home, kind)
     network, card = weights.load("small")
     assert card.details["check_case"] == check_case.compute(network)
-    assert check_case.compare(card, network)
+    assert check_case.compare(card.name, card.details, network)
 
 
 def parts(network: torch.nn.Module) -> list[torch.nn.Module]:
@@ -83,9 +83,9 @@ def test_a_case_notices_a_change_of_any_part(kind, home):
         before = {key: value.clone() for key, value in part.state_dict().items()}
         awake(part)
         with pytest.raises(InputError, match=r"small: its check case gives .* on this machine"):
-            check_case.compare(card, network)
+            check_case.compare(card.name, card.details, network)
         part.load_state_dict(before)
-    assert check_case.compare(card, network)
+    assert check_case.compare(card.name, card.details, network)
 
 
 def test_values_of_a_case_are_what_they_are_called():
@@ -131,7 +131,7 @@ def test_a_case_that_cannot_be_read(case, home):
     change_card(home, case)
     network, card = weights.load("small")
     with pytest.raises(InputError, match="check case in its card cannot be read"):
-        check_case.compare(card, network)
+        check_case.compare(card.name, card.details, network)
 
 
 def test_verify_repeats_the_case(command, home):
@@ -250,7 +250,7 @@ def test_bundled_weights_have_their_page_and_case(card):
     """After a change of a card: Testing/Benchmarks/publish_card.py NAME."""
     assert card.path.with_suffix(".md").read_text(encoding="utf-8") == cards.page(card.details)
     network, _ = weights.load(card.name)
-    assert check_case.compare(card, network)
+    assert check_case.compare(card.name, card.details, network)
 
 
 # --- publishing -------------------------------------------------------------------------------
@@ -317,4 +317,4 @@ def test_a_missing_case_is_added(home, publish_card):
     change_card(home, None)
     publish_card.publish("small", [])
     network, card = weights.load("small")
-    assert check_case.compare(card, network)
+    assert check_case.compare(card.name, card.details, network)

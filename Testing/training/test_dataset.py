@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from nexusinr.labels import CSF, GREY, WHITE
-from nexusinr.training.dataset import HEAD, TrainingData, load
+from nexusinr.training.dataset import HEAD, TrainingData
 from nexusinr.training.layouts import read_pair
+from nexusinr.training.loading import load
 from nexusinr.training.losses import UNKNOWN
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from nexusinr.training import checkpoint
-from nexusinr.training.dataset import load
 from nexusinr.training.hardware import best_precision, make_fabric, place
+from nexusinr.training.loading import load
 
 CONFIG = """
 data: {data}

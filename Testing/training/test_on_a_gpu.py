@@ -9,9 +9,10 @@ import torch
 from nexusinr.models import weights
 from nexusinr.training import crops
 from nexusinr.training.config import TrainConfig
-from nexusinr.training.dataset import LabelMap, load
+from nexusinr.training.dataset import LabelMap
+from nexusinr.training.loading import load
 from nexusinr.training.losses import total
-from nexusinr.training.task import task_class
+from nexusinr.training.tasks import task_class
 
 SMALL = {"features": 8, "growth": 8, "blocks": 1, "decoder_width": 16, "attention_width": 4}
 RUNS = {

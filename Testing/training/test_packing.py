@@ -14,13 +14,14 @@ from hypothesis.extra.numpy import arrays
 from safetensors.torch import save_file
 
 from nexusinr.training import packing
-from nexusinr.training.dataset import Subject, load
+from nexusinr.training.dataset import Subject, TrainingData
+from nexusinr.training.loading import load
 from nexusinr.training.packing import _differences, _sums, pack
 
 
 @pytest.fixture(scope="module")
 def packed(folder, tmp_path_factory) -> Path:
-    return pack(folder, tmp_path_factory.mktemp("packed") / "data.safetensors")
+    return pack(load(folder), tmp_path_factory.mktemp("packed") / "data.safetensors")
 
 
 def assert_same(plain: Subject, cropped: Subject) -> None:
@@ -55,7 +56,7 @@ def test_is_the_folder_to_the_bit(folder, packed):
 
 
 def test_leaves_people_out(folder, packed, tmp_path):
-    part = load(pack(folder, tmp_path / "part.safetensors", leave_out=("infant02",)))
+    part = load(pack(load(folder, ("infant02",)), tmp_path / "part.safetensors"))
     assert "infant02" not in [s.name for s in part.subjects]
     assert [s.name for s in load(packed, ("infant02",)).subjects] == [s.name for s in part.subjects]
 
@@ -74,7 +75,7 @@ def test_another_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"broken\.safetensors: it cannot be read"):
         packing.load(broken)
     with pytest.raises(ValueError, match=r"a packed file is called"):
-        pack(tmp_path, tmp_path / "data.bin")
+        pack(TrainingData([], []), tmp_path / "data.bin")
 
 
 def test_a_real_scan_takes_a_third(data_folder, tmp_path):
@@ -82,7 +83,7 @@ def test_a_real_scan_takes_a_third(data_folder, tmp_path):
     (tmp_path / "pairs").mkdir()
     os.symlink(data_folder / "pairs" / "infant01", tmp_path / "pairs" / "infant01")
     (tmp_path / "split.csv").write_text("subject,split\ninfant01,train\n")
-    file = pack(tmp_path, tmp_path / "one.safetensors")
+    file = pack(load(tmp_path), tmp_path / "one.safetensors")
     (subject,) = load(file).subjects
     assert file.stat().st_size < 0.35 * load(file).bytes
     assert_same(load(tmp_path).subjects[0], subject)

@@ -8,7 +8,8 @@ import torch
 
 from nexusinr.geometry import Affine, Grid
 from nexusinr.training.crops import MARGIN, Fine
-from nexusinr.training.dataset import Subject, TrainingData, load
+from nexusinr.training.dataset import Subject, TrainingData
+from nexusinr.training.loading import load
 from nexusinr.training.protocols import slice_axis_last
 from nexusinr.training.stages import CONTEXT, Staged, StageProtocol, StageSource
 

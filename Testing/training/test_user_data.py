@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nexusinr.training import phantom
-from nexusinr.training.dataset import load
+from nexusinr.training.loading import load
 from nexusinr.volume import Volume, write_volume
 
 MODELS = {

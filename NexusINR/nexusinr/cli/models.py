@@ -50,7 +50,7 @@ def verify(
     for card in cards:
         try:
             network, _ = weights.load(card.name)  # checks the SHA-256
-            has_case = check_case.compare(card, network)
+            has_case = check_case.compare(card.name, card.details, network)
         except InputError as error:
             problems.append(str(error))
         else:

@@ -127,10 +127,11 @@ def _data(path: Path, places: dict[str, Any]) -> Path:
 
 
 def _pack(run: Run, file: Path) -> None:
+    from nexusinr.training.loading import load
     from nexusinr.training.packing import pack
 
     try:
-        pack(run.data, file)
+        pack(load(run.data), file)
     except (OSError, ValueError) as error:
         raise InputError(str(error)) from error
     size = file.stat().st_size / 2**20

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -153,23 +152,6 @@ class TrainingData:
 def belongs(name: str, person: str) -> bool:
     """Whether a subject's name is that of a person, or of one of their sessions."""
     return name == person or name.startswith(f"{person}_ses-")
-
-
-def load(data: Path, leave_out: tuple[str, ...] = ()) -> TrainingData:
-    """Reads the training part of a folder (see training.layouts) or of a packed file.
-
-    Args:
-        data: a folder, or a file that training.packing wrote.
-        leave_out: training subjects that are kept for validation.
-
-    Raises ValueError where there is nothing to train on, where the layout is none that is known,
-    and where a subject to be left out is not there to train on.
-    """
-    from nexusinr.training.layouts import read
-    from nexusinr.training.packing import load as unpack
-
-    whole = unpack(data) if data.is_file() else read(data)
-    return whole.without(leave_out)
 
 
 def _places(mask: Tensor) -> np.ndarray:

@@ -33,24 +33,20 @@ EFFORT = 6
 Box = tuple[slice, slice, slice]
 
 
-def pack(data: Path, out_file: Path, leave_out: tuple[str, ...] = ()) -> Path:
-    """Writes the training part of a folder, whole or not at all.
+def pack(data: TrainingData, out_file: Path) -> Path:
+    """Writes what training draws from, whole or not at all.
 
     Args:
-        data: a folder of any layout (see training.layouts).
+        data: see `loading.load`.
         out_file: a .safetensors file; the folder that it lies in is made.
-        leave_out: people that do not go into it.
 
-    Returns the file. Raises ValueError as training.dataset.load does.
+    Returns the file. Raises ValueError for another suffix.
     """
-    from nexusinr.training.dataset import load
-
     if out_file.suffix != ".safetensors":
         raise ValueError(f"{out_file.name}: a packed file is called <name>.safetensors")
-    whole = load(data, leave_out)
     writer = _Writer()
-    subjects = [writer.subject(subject) for subject in whole.subjects]
-    maps = [writer.label_map(label_map) for label_map in whole.label_maps]
+    subjects = [writer.subject(subject) for subject in data.subjects]
+    maps = [writer.label_map(label_map) for label_map in data.label_maps]
     header = {"kind": KIND, "contents": json.dumps({"subjects": subjects, "label_maps": maps})}
     out_file.parent.mkdir(parents=True, exist_ok=True)
     partial = out_file.with_suffix(".partial")

@@ -113,16 +113,3 @@ class Task(nn.Module, ABC, Generic[E]):
     def forward(self, example: E) -> dict[str, Tensor]:
         """As `losses`."""
         return self.losses(example)
-
-
-def task_class(architecture: str) -> type[Task[Any]]:
-    """The task of an architecture. Raises ValueError for one that there is none for."""
-    if architecture == "NexusINR":
-        from nexusinr.training.nexus_task import NexusTask
-
-        return NexusTask
-    if architecture == "ICONet":
-        from nexusinr.training.iconet_task import ICONetTask
-
-        return ICONetTask
-    raise ValueError(f"architecture is {architecture!r}: choose NexusINR or ICONet")

@@ -16,11 +16,12 @@ from nexusinr.models import weights
 from nexusinr.training import checkpoint
 from nexusinr.training.config import TrainConfig, difference
 from nexusinr.training.crops import CropSource
-from nexusinr.training.dataset import load
 from nexusinr.training.hardware import make_fabric, place
+from nexusinr.training.loading import load
 from nexusinr.training.logbook import EVERY, Logbook
 from nexusinr.training.losses import total
-from nexusinr.training.task import Restored, Task, task_class
+from nexusinr.training.task import Restored, Task
+from nexusinr.training.tasks import task_class
 
 __all__ = ["TrainConfig", "Trainer"]
 
