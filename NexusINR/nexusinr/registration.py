@@ -204,6 +204,8 @@ def _optimise(
     method.SetMetricFixedMask(_image(region.astype(np.uint8), fixed.grid))
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(min(1.0, SAMPLES / np.count_nonzero(region)), SEED)
+    method.SetMetricUseFixedImageGradientFilter(False)  # no gradient is needed, and its filter
+    method.SetMetricUseMovingImageGradientFilter(False)  # would refuse less than four slices
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsPowell(
         numberOfIterations=20,

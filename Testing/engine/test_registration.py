@@ -165,3 +165,13 @@ def test_a_real_pair_whose_headers_disagree(data_folder):
     assert result.accepted
     assert result.displacement_mean == pytest.approx(float(row["disp_mean_mm"]), abs=0.7)
     assert error(result.matrix, truth) < 1.0
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_a_few_slices_stay_where_their_headers_put_them(slices):
+    """Any turn takes so few of them apart: nothing is found, and nothing fails."""
+    grid = AXIAL.crop((0, 0, 20), (*AXIAL.shape[:2], 20 + slices))
+    found = rigid(head(grid, "T1w"), head(grid, "T2w"))
+    assert np.array_equal(found.matrix, np.eye(4))
+    assert not found.accepted
+    assert found.reason
