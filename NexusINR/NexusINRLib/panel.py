@@ -372,8 +372,7 @@ class Panel(VTKObservationMixin):
         self.pause()
         for run in self._runs:
             run.abandon()
-        if self._runs:
-            self._say(_("Cancelled: the scene was closed."))
+        self._say(_("Cancelled: the scene was closed.") if self._runs else "")
         self._runs = []
         self._show_runs()
         self.compare.offer(None)

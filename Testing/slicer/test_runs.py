@@ -148,6 +148,15 @@ def test_closing_the_scene_during_a_run_is_safe(ui, widget, begun, scene, wait, 
     assert not any("restored" in name for name in names(scene))
 
 
+def test_a_closed_scene_takes_what_was_said_of_it_along(ui, chosen, run, scene):
+    run()
+    assert ui.statusLabel.text.startswith("Done in")
+    scene.Clear(0)
+    assert not ui.compareButton.enabled
+    assert not ui.statusLabel.visible
+    assert ui.statusLabel.text == ""
+
+
 def test_removing_a_scan_during_a_run_keeps_the_result(ui, chosen, pair, scene, wait):
     ui.applyButton.click()
     scene.RemoveNode(pair[1])
