@@ -69,15 +69,7 @@ def attended(asked: Tensor, key_value: Tensor, bias: Tensor) -> Tensor:
     points = max(VALUES // width, 16)
     answer = torch.empty_like(asked, memory_format=torch.contiguous_format)
     programs = (triton.cdiv(i * j * k, points), batch)
-    attend[programs](
-        asked.contiguous(),
-        key_value.contiguous(),
-        bias,
-        answer,
-        i,
-        j,
-        k,
-        WIDTH=width,
-        POINTS=points,
-    )
+    tensors = asked.contiguous(), key_value.contiguous(), bias, answer
+    with torch.cuda.device_of(asked):  # Triton itself takes the current one
+        attend[programs](*tensors, i, j, k, WIDTH=width, POINTS=points)
     return answer
