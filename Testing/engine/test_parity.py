@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from nexusinr.inference import device
 from nexusinr.inference.pipeline import upsample
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.session import Session
+from nexusinr.inference.tiles import indices_around
+from nexusinr.volume import Volume
 
 PRESENT = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
@@ -59,3 +63,25 @@ def test_an_oblique_plane(gpu, thick_pair):
     found, precision = cut(), session.device.dtype
     session.move(device.choose("cpu").in_float32())
     check_alike(found, cut(), precision)
+
+
+@pytest.mark.parametrize("model", ["nexus-inr", "iconet"])
+def test_half_precision_is_enough(model, thick_pair):
+    """That of GPUs, computed on the CPU, which takes its time: a small part of the head."""
+    part = Grid((14, 14, 14), Affine.from_parts((2, 2, 2), origin=thick_pair[0].grid.centre - 14))
+    scans = [scan.replace(**cropped(scan, part)) for scan in thick_pair]
+    session, found = Session(model, "cpu"), {}
+    for precision in (torch.float32, torch.float16):
+        session.move(device.Device("cpu", "CPU", "a test", precision))
+        found[precision] = upsample(*scans, session=session, like=part, register="none")
+    half, right = found[torch.float16], found[torch.float32]
+    assert not np.array_equal(half.t1w.data, right.t1w.data)
+    check_alike(half.t1w.data, right.t1w.data, torch.float16)
+    check_alike(half.t2w.data, right.t2w.data, torch.float16)
+
+
+def cropped(scan: Volume, part: Grid) -> dict[str, Any]:
+    """Data and affine of what of a scan lies in a part of space."""
+    start, stop = indices_around(scan.grid, part)
+    i, j, k = (slice(a, b) for a, b in zip(start, stop, strict=True))
+    return {"data": scan.data[i, j, k], "affine": scan.grid.crop(start, stop).affine}
