@@ -15,11 +15,12 @@ from scipy.spatial.transform import Rotation
 from nexusinr.errors import Cancelled, InputError, OutOfMemory
 from nexusinr.geometry import Affine, Grid
 from nexusinr.inference import staged
+from nexusinr.inference.fine_scan import FineScan
 from nexusinr.inference.pipeline import upsample
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.request import check_memory, estimate, read_scans, target
 from nexusinr.inference.session import Session
-from nexusinr.inference.staged import FineScan, Staged, plan_between, resample
+from nexusinr.inference.staged import Staged, plan_between
 from nexusinr.models import streaming, weights
 from nexusinr.models.encoders import CONDITIONS
 from nexusinr.models.iconet import ICONet, ICONetConfig
@@ -287,7 +288,7 @@ def test_resampling_keeps_places(direction):
     for axis in range(3):
         ramp = fine.affine.apply(index)[..., axis].astype(np.float32)
         scan = FineScan(ramp, fine, [], np.zeros(3, int), np.array(fine.shape))
-        assert np.abs(resample(scan, lattice) - where[..., axis]).max() < 2e-3
+        assert np.abs(scan.sampler(lattice)(lattice) - where[..., axis]).max() < 2e-3
 
 
 @torch.inference_mode()
@@ -305,6 +306,21 @@ def test_on_its_own_lattice_the_last_stage_is_taken_as_it_is(session, thick_pair
         assert same[head].all()
 
 
+def test_one_spline_serves_every_lattice():
+    """Inside the scan, at its rim and beyond, as an interpolation of its own for each would."""
+    grid = Grid((24, 20, 18), Affine.from_parts((0.9, 1.0, 1.1)))
+    noise = np.random.default_rng(0).uniform(size=grid.shape).astype(np.float32)
+    scan = FineScan(noise, grid, [], np.zeros(3, int), np.array(grid.shape))
+    inner = grid.crop((2, 3, 4), (20, 11, 12))
+    assert np.array_equal(scan.sampler(inner)(inner), noise[2:20, 3:11, 4:12])
+    assert "spline" not in vars(scan)  # nothing had to be interpolated
+    for turn in (np.eye(3), TURN):
+        plane = Grid((40, 40, 1), Affine.from_parts((0.7, 0.7, 1), turn, (-3.2, -2.1, 5.3)))
+        right = interpolate(Volume(noise, grid.affine), plane, "cubic")
+        assert np.abs(scan.sampler(plane)(plane) - right).max() < 1e-3
+    assert scan.spline is scan.spline
+
+
 def test_cubic_resampling_keeps_detail():
     """Half a voxel away, where trilinear interpolation would halve a fine pattern."""
     x = np.arange(40)
@@ -314,7 +330,7 @@ def test_cubic_resampling_keeps_detail():
     shift = np.eye(4)
     shift[0, 3] = 0.5
     moved = Grid(grid.shape, Affine(shift)).crop((10, 3, 3), (30, 9, 9))
-    found = resample(FineScan(data, grid, [], np.zeros(3, int), np.array(grid.shape)), moved)
+    found = FineScan(data, grid, [], np.zeros(3, int), np.array(grid.shape)).sampler(moved)(moved)
     truth = np.cos(2 * np.pi * (x[10:30] + 0.5) / 4)
     assert np.abs(found[:, 3, 3] - truth).max() < 0.06
 

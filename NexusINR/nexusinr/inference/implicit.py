@@ -17,7 +17,7 @@ from nexusinr.inference.gpu import Coming, affordable
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.threads import each
-from nexusinr.inference.tiles import Block, block_edges, occupied
+from nexusinr.inference.tiles import Block, block_edges, lattice_of, occupied
 from nexusinr.models.encoders import receptive_radius
 from nexusinr.models.nexus_inr import T1W, Encoding, NexusINR, Sampled
 from nexusinr.models.sampling import LatticeMap
@@ -203,8 +203,7 @@ def decode(
     todo = list(occupied(inside, block_edges(target.shape, tile)))
 
     def work(block: Block) -> Decoding:
-        first = np.array([s.start for s in block])
-        return decode_block(network, scans, target.crop(first, [s.stop for s in block]))
+        return decode_block(network, scans, lattice_of(target, block))
 
     on_cpu = next(network.parameters()).device.type == "cpu"
     with closing(each(work, todo, on_cpu)) as found:

@@ -13,6 +13,7 @@ it back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,12 @@ from torch import Tensor
 
 from nexusinr.geometry import Grid
 from nexusinr.inference.engine import Restored, Steps, conditions_of
+from nexusinr.inference.fine_scan import SPLINE_MARGIN, FineScan
 from nexusinr.inference.gpu import Coming, affordable
 from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.progress import Progress
-from nexusinr.inference.tiles import blocks, indices_around, occupied
+from nexusinr.inference.threads import each
+from nexusinr.inference.tiles import blocks, indices_around, lattice_of, occupied
 from nexusinr.models.iconet import (
     Axes,
     ICONet,
@@ -37,8 +40,6 @@ from nexusinr.models.iconet import (
 from nexusinr.models.nexus_inr import RESIDUAL_SCALE
 from nexusinr.models.stage_streaming import StreamedStage
 from nexusinr.models.streaming import planes_at_once
-from nexusinr.resample import interpolate
-from nexusinr.volume import Volume
 
 #: Voxels that enter a stage at once: on a CPU so few that its cache holds most of what they make,
 #: on a GPU enough to keep it busy, if its memory holds them.
@@ -47,33 +48,13 @@ PIECE_VOXELS, GPU_PIECE_VOXELS = 50_000, 1_000_000
 #: Bytes per voxel of the last stage while it is put together: its input, itself and its mask.
 STAGE_BYTES = 12
 
-#: Voxels around a target block that cubic interpolation is given: what lies beyond them weighs
-#: less than 1e-4.
-SPLINE_MARGIN = 8
+#: Bytes that are kept of it afterwards: itself and its spline.
+KEPT_BYTES = 8
 
 #: Edge of the blocks in which the last stage is resampled.
 TILE = 64
 
 IntArray = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class FineScan:
-    """A restored scan on the lattice of its last stage, normalised.
-
-    Attributes:
-        image: (i, j, k).
-        grid: its lattice.
-        plan: the stages that led there.
-        start: first voxel of the scan that it covers, (3,).
-        stop: the last, exclusive.
-    """
-
-    image: NDArray[np.float32]
-    grid: Grid
-    plan: list[Axes]
-    start: IntArray
-    stop: IntArray
 
 
 @dataclass(frozen=True)
@@ -196,12 +177,12 @@ class Staged:
         """Resamples the last stage of every scan, on the CPU; there are no tissues."""
         for m, (modality, fine) in enumerate(encoded.items()):
             share = progress.part(m / len(encoded), 1 / len(encoded))
-            head = inside[modality]
+            head, sample = inside[modality], fine.sampler(target)
             todo = [block for block in blocks(target.shape, TILE) if head[block].any()]
-            for n, block in enumerate(todo):
-                lattice = target.crop([s.start for s in block], [s.stop for s in block])
-                np.copyto(start[modality][block], resample(fine, lattice), where=head[block])
-                share.tell((n + 1) / len(todo))
+            with closing(each(sample, [lattice_of(target, b) for b in todo])) as found:
+                for n, (block, values) in enumerate(zip(todo, found, strict=True)):
+                    np.copyto(start[modality][block], values, where=head[block])
+                    share.tell((n + 1) / len(todo))
         return Restored(start, None)
 
     def memory(self, scans: Sequence[Grid], target: Grid, piece_voxels: int) -> int:
@@ -218,7 +199,7 @@ class Staged:
             step = planes_at_once(j, k, self.network.config.features, piece_voxels)
             streaming.append(j * k * self._planes(step, int(factors(plan[-1]).prod())))
         features = 4 * self.network.config.features
-        return 4 * sum(fine) + STAGE_BYTES * max(fine) + features * max(streaming)
+        return KEPT_BYTES * sum(fine) + STAGE_BYTES * max(fine) + features * max(streaming)
 
     def _planes(self, step: int, doubled: int) -> int:
         """Planes of features that are kept at once where `step` enter: see `stage_streaming`."""
@@ -301,16 +282,6 @@ def windows(
         high = np.minimum(inner[1] + radius, np.array(shape) * scale)
         grown = grown + radius / scale
     return low, high, found
-
-
-def resample(fine: FineScan, target: Grid) -> NDArray[np.float32]:
-    """A restored scan on a target lattice, (I, J, K): cubic, or exact where the lattices agree."""
-    start, stop = indices_around(fine.grid, target, SPLINE_MARGIN)
-    part = fine.grid.crop(start, stop)
-    index_map = target.index_map_to(part)
-    off = np.abs(index_map - np.rint(index_map)).max() * max(target.shape)
-    volume = Volume(fine.image[_slices(start, stop)], part.affine)
-    return interpolate(volume, target, "nearest" if off < 1e-3 else "cubic")
 
 
 def factors(axes: Axes) -> IntArray:

@@ -30,6 +30,11 @@ def blocks(shape: tuple[int, int, int], size: ArrayLike) -> Iterator[Block]:
         yield i, j, k
 
 
+def lattice_of(grid: Grid, block: Block) -> Grid:
+    """The lattice of a block of another one."""
+    return grid.crop([s.start for s in block], [s.stop for s in block])
+
+
 def block_edges(shape: tuple[int, int, int], edge: int) -> NDArray[np.int64]:
     """Edges of blocks of `edge`³ voxels, (3,): longer where the lattice is thinner than a cube."""
     whole = np.array(shape)
