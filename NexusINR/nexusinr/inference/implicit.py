@@ -210,9 +210,9 @@ def decode(
         for n, (block, (values, classes)) in enumerate(zip(todo, found, strict=True)):
             head = inside[block]
             for modality, value in values.items():
-                start[modality][block][head] = value.wait().numpy()[head]
+                np.copyto(start[modality][block], value.wait().numpy(), where=head)
             if tissues is not None and classes is not None:
-                tissues[block][head] = classes.wait().numpy()[head]
+                np.copyto(tissues[block], classes.wait().numpy(), where=head)
             progress.tell((n + 1) / len(todo))
     return Restored(start, tissues)
 
