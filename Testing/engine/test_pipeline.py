@@ -243,6 +243,21 @@ def test_tiles_change_nothing(turned, session, thick_pair):
         assert (pieces.tissues == one.tissues).mean() > 0.999
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_plane_is_that_of_the_whole(axis, session, thick_pair):
+    """Whichever of its axes is thin: every value stands at its own place."""
+    target = Grid((13, 16, 11), Affine.from_parts((2, 2, 2), TURN, TURN @ (-12, -15, -10)))
+    prepared = {m: session.prepare(scan) for m, scan in enumerate(thick_pair)}
+    whole = session.decode(prepared, target, Progress())
+    first, last = np.zeros(3, int), np.array(target.shape)
+    first[axis], last[axis] = 5, 6
+    plane = session.decode(prepared, target.crop(first, last), Progress())
+    i, j, k = (slice(a, b) for a, b in zip(first, last, strict=True))
+    for modality, image in whole.intensity.items():
+        assert np.abs(plane.intensity[modality] - image[i, j, k]).max() < 1e-3
+    assert (plane.tissues == whole.tissues[i, j, k]).mean() > 0.99
+
+
 def test_air_is_filled_but_not_computed(session, thick_pair):
     scan = thick_pair[0]
     target = scan.grid.with_spacing(2)

@@ -219,21 +219,24 @@ def decode(
 
 def decode_block(network: NexusINR, scans: dict[int, EncodedScan], grid: Grid) -> Decoding:
     """Intensities by modality and tissue values of one small lattice, (I, J, K) each."""
+    i, j, k = np.argsort(grid.shape, kind="stable").tolist()
+    lattice = grid.permuted((i, j, k))  # the longest rows: those of a plane may be single points
+    back = np.argsort((i, j, k)).tolist()
     sampled: dict[int, Sampled] = {}
-    around = grid.pad(1)
+    around = lattice.pad(1)
     for modality, scan in scans.items():
         sampled[modality] = network.sample(scan.encoding, LatticeMap([scan.grid], [around]))
     values, chances = {}, []
     for modality, own in sampled.items():
         decoded = network.decode(modality, own, sampled.get(1 - modality))
-        values[modality] = Coming(decoded.intensity[0].float())
+        values[modality] = Coming(decoded.intensity[0].float().permute(back))
         if decoded.logits is not None:
             # Classes first: along the points the sums of softmax are several times as fast.
             chances.append(decoded.logits[0].flatten(0, 2).t().contiguous().float().softmax(dim=0))
     if not chances:
         return values, None
     classes = _largest(sum(chances[1:], chances[0]))
-    return values, Coming(classes.reshape(grid.shape))
+    return values, Coming(classes.reshape(lattice.shape).permute(back))
 
 
 def _edge(voxels: int) -> int:
