@@ -226,7 +226,12 @@ class TestRestorations:
     def test_a_scan_counts_only_along_axes_where_it_is_sharp(self, tmp_path):
         write_pair(tmp_path / "ms01", OURS, brain(1), brain(2))
         ours = read_truths(subjects.subjects(tmp_path)[0])
-        assert ours[0].sharp == (0, 1)  # by the name of its data set
+        assert ours[0].sharp == (0, 1)  # by its name
+        (tmp_path / "split.csv").write_text("subject,split,sharp\nms01,test,RAS\n")
+        assert read_truths(subjects.subjects(tmp_path)[0])[0].sharp == (0, 1, 2)
+        (tmp_path / "split.csv").write_text("subject,split,sharp\nms01,test,ras\n")
+        with pytest.raises(InputError, match="ms01 is sharp along 'ras'"):
+            subjects.subjects(tmp_path)
         assert Restorations(ours, find("brats"), None, None).scored == [1]
         assert Restorations(ours, find("through-plane-3"), None, None).scored == []
         assert Restorations(ours, find("in-plane-2"), None, None).scored == [0, 1]

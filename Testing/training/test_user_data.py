@@ -74,6 +74,21 @@ class TestReading:
         (tmp_path / "split.csv").write_text("subject,split\nsub-01,train\nsub-02,test\n")
         assert [s.name for s in load(tmp_path).subjects] == ["sub-01_ses-1", "sub-01_ses-2"]
 
+    def test_where_scans_are_sharp_may_be_said(self, heads, tmp_path):
+        bids(tmp_path, heads)
+        table = tmp_path / "split.csv"
+        table.write_text("subject,split,sharp\nsub-01,train,RS\nsub-02,train,\n")
+        found = {s.name: s.sharp for s in load(tmp_path).subjects}
+        assert found == {
+            "sub-01_ses-1": (0, 2), "sub-01_ses-2": (0, 2), "sub-02": (0, 1, 2),
+        }  # fmt: skip
+        table.write_text("subject,split,sharp\nsub-01,train,xy\n")
+        with pytest.raises(ValueError, match=r"sub-01 is sharp along 'xy'; name axes of R, A, S"):
+            load(tmp_path)
+        table.write_text("name,split\nsub-01,train\n")
+        with pytest.raises(ValueError, match="needs the columns subject and split"):
+            load(tmp_path)
+
     def test_axes_are_in_one_order_however_they_were_acquired(self, heads, tmp_path):
         """A sagittal T2w scan of the same head gives the same patches."""
         plain = load(bids(tmp_path / "plain", heads)).subjects[0]

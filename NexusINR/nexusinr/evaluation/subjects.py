@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +18,11 @@ from nexusinr.evaluation.metrics import Reference
 from nexusinr.geometry import Grid
 from nexusinr.inference.pipeline import AUTO_DISPLACEMENT
 from nexusinr.labels import LESION, from_freesurfer
+from nexusinr.layouts import SHARP_RATIO, read_split, sharp_axes
 from nexusinr.models import weights
 from nexusinr.volume import Volume, read_volume
 
 MODALITIES = ("T1w", "T2w")
-
-#: An axis along which voxels are longer than the finest by this factor has no fine reference.
-MAX_SPACING_RATIO = 1.5
-
-#: Data sets whose 1 mm voxels were interpolated by their authors from slices of about 3 mm: sharp
-#: along the first two axes alone. No header says so.
-THICK_INSIDE = ("ms",)
 
 
 @dataclass(frozen=True)
@@ -52,13 +45,19 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """The files of one subject; `tumour`: the label map tells parts of a tumour, no tissues."""
+    """The files of one subject.
+
+    Attributes:
+        tumour: whether the label map tells parts of a tumour, no tissues.
+        sharp: what the split.csv says of that; see `nexusinr.layouts.sharp_axes`.
+    """
 
     subject: str
     t1w: Path
     t2w: Path
     seg: Path | None = None
     tumour: bool = False
+    sharp: str | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -89,7 +88,7 @@ def subjects(folder: Path, split: str | None = "test", chosen: str | None = None
 
     Each subject has a folder of its own: see LAYOUTS (.nii.gz or .nii). A ``pairs`` folder inside
     is looked into, and so are folders one level down where there is no subject above. Where a
-    split.csv (columns subject, split) lies beside, only the subjects of that split count.
+    split.csv (see nexusinr.layouts) lies beside, only the subjects of that split count.
 
     Args:
         folder: of the data set.
@@ -102,7 +101,9 @@ def subjects(folder: Path, split: str | None = "test", chosen: str | None = None
         raise InputError(f"{folder} is no folder: give one that holds a folder for each subject")
     pairs = folder / "pairs" if (folder / "pairs").is_dir() else folder
     wanted = _listed(pairs, split) if split else None
-    found = [p for p in _pairs(pairs) if wanted is None or p.subject in wanted]
+    found = _pairs(pairs)
+    if wanted is not None:
+        found = [replace(p, sharp=wanted[p.subject]) for p in found if p.subject in wanted]
     if not found:
         of_split = "" if wanted is None else f" of the split {split!r}"
         raise InputError(
@@ -158,16 +159,17 @@ def _pair(folder: Path) -> Pair | None:
     return None
 
 
-def _listed(pairs: Path, split: str) -> set[str] | None:
+def _listed(pairs: Path, split: str) -> dict[str, str | None] | None:
+    """What a split.csv says of the sharpness of the subjects of a split; None without one."""
     beside = (pairs, pairs.parent) if pairs.name == "pairs" else (pairs,)
     table = next((p / "split.csv" for p in beside if (p / "split.csv").is_file()), None)
     if table is None:
         return None
-    with table.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or not {"subject", "split"} <= set(rows[0]):
-        raise InputError(f"{table} needs the columns subject and split, and a row a subject")
-    return {row["subject"] for row in rows if row["split"] == split}
+    try:
+        rows = read_split(table)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return {name: row.get("sharp") for name, row in rows.items() if row["split"] == split}
 
 
 def _chosen(found: list[Pair], chosen: str) -> list[Pair]:
@@ -191,8 +193,8 @@ def read_truths(pair: Pair) -> Truths:
     """Both scans of a subject. Raises InputError for a file that cannot be used."""
     t1w, t2w = read_volume(pair.t1w), read_volume(pair.t2w)
     return (
-        Truth("T1w", t1w, _sharp_axes(pair.subject, t1w.grid)),
-        Truth("T2w", t2w, _sharp_axes(pair.subject, t2w.grid)),
+        Truth("T1w", t1w, sharp_axes(pair.subject, t1w.grid, pair.sharp)),
+        Truth("T2w", t2w, sharp_axes(pair.subject, t2w.grid, pair.sharp)),
     )
 
 
@@ -218,17 +220,10 @@ def unusable(t1w: Volume, t2w: Volume) -> str | None:
     """Why a pair is no reference in 3D (thick slices already), in words; None where it is one."""
     for modality, scan in zip(MODALITIES, (t1w, t2w), strict=True):
         spacing = scan.affine.spacing
-        if spacing.max() > MAX_SPACING_RATIO * spacing.min():
+        if spacing.max() > SHARP_RATIO * spacing.min():
             lengths = " x ".join(f"{length:.2f}" for length in spacing)
             return f"its {modality} has voxels of {lengths} mm: no fine reference"
     return None
-
-
-def _sharp_axes(subject: str, grid: Grid) -> tuple[int, ...]:
-    if data_set(subject) in THICK_INSIDE:
-        return (0, 1)
-    finest = grid.spacing.min()
-    return tuple(a for a in range(3) if grid.spacing[a] <= MAX_SPACING_RATIO * finest)
 
 
 def data_set(subject: str) -> str:

@@ -7,9 +7,9 @@
 * BraTS: ``<id>/<id>_t1.nii.gz`` and ``<id>_t2.nii.gz``, or ``<id>-t1n.nii.gz`` and
   ``<id>-t2w.nii.gz``.
 
-``split.csv`` (subject, split) tells who trains: a subject that is not marked ``train`` is never
-read. Without it, in the last two layouts, all do. Sharpness comes from the header: an axis whose
-voxels are much longer than the finest has no truth.
+``split.csv`` (see nexusinr.layouts) tells who trains: a subject that is not marked ``train`` is
+never read. Without it, in the last two layouts, all do. Sharpness comes from there or from the
+header: an axis whose voxels are much longer than the finest has no truth.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from torch import Tensor
 
 from nexusinr.geometry import Affine, Grid
 from nexusinr.labels import from_freesurfer
-from nexusinr.layouts import SUFFIXES, Files, brats
+from nexusinr.layouts import SUFFIXES, Files, brats, read_split, sharp_axes
 from nexusinr.training.dataset import LabelMap, Subject, TrainingData
 from nexusinr.training.losses import UNKNOWN
 
-#: Spacings that differ by more than this factor mark thick slices: no truth along that axis.
-SHARP_RATIO = 1.5
+#: Rows of a split.csv that train, by subject.
+Rows = dict[str, dict[str, str]]
 
 
 def read(folder: Path) -> TrainingData:
@@ -52,54 +52,57 @@ def read(folder: Path) -> TrainingData:
                 "trains and who tests, nor sub-*/anat/ (BIDS), nor <id>/<id>_t1.nii.gz (BraTS)"
             )
         split = _split(folder)
-        names = [n for n in found if split is None or n in split or _person(n) in split]
-        data = TrainingData([_read_files(name, found[name]) for name in names], [])
+        subjects = []
+        for name, files in found.items():
+            row = {} if split is None else split.get(name, split.get(_person(name)))
+            if row is not None:
+                subjects.append(_read_files(name, files, row.get("sharp")))
+        data = TrainingData(subjects, [])
     if not data.subjects and not data.label_maps:
         raise ValueError(f"{folder}: nothing to train on")
     return data
 
 
-def _split(folder: Path) -> list[str] | None:
-    """Names marked train, or None where nobody says."""
+def _split(folder: Path) -> Rows | None:
+    """Who is marked train; None where nobody says."""
     file = folder / "split.csv"
     if not file.is_file():
         return None
-    with file.open(newline="") as lines:
-        rows = csv.DictReader(lines)
-        if not {"subject", "split"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{file}: its first line does not name the columns subject and split")
-        return [row["subject"] for row in rows if row["split"] == "train"]
+    return {name: row for name, row in read_split(file).items() if row["split"] == "train"}
 
 
 # --- our own layout ----------------------------------------------------------------------------
 
 
 def _read_own(folder: Path) -> TrainingData:
-    names = _split(folder)
-    if names is None:
+    rows = _split(folder)
+    if rows is None:
         raise ValueError(f"{folder}: no split.csv that says who trains and who tests")
-    subjects = [read_pair(folder / "pairs" / name) for name in names]
+    subjects = [read_pair(folder / "pairs" / name, row.get("sharp")) for name, row in rows.items()]
     subjects += [_read_single(path) for path in sorted((folder / "singles").glob("*.nii.gz"))]
     return TrainingData(subjects, _read_labels(folder / "labels"))
 
 
-def read_pair(folder: Path) -> Subject:
-    """One subject's T1w and T2w with their tissues where there are any."""
+def read_pair(folder: Path, sharp: str | None = None) -> Subject:
+    """One subject's T1w and T2w with their tissues where there are any.
+
+    Args:
+        folder: of the subject.
+        sharp: what the split.csv says of that; see `nexusinr.layouts.sharp_axes`.
+    """
     images, grids = zip(*(_read_image(folder / f"{m}.nii.gz") for m in ("T1w", "T2w")), strict=True)
     tissues = None
     if (folder / "seg.nii.gz").is_file():
         labels = np.asarray(Nifti1Image.from_filename(folder / "seg.nii.gz").dataobj)
         if labels.max() > 1:  # a single-valued mask is a lesion mask, no tissue map
             tissues = _tissues(labels, images[0].numpy())
-    sharp = _sharp_axes(grids[0])
-    if folder.name.startswith("ms"):
-        sharp = (0, 1)  # resampled by their authors from 3 mm slices onto 1 mm: sharp in-plane
-    return Subject(folder.name, images, grids, tissues, sharp)
+    axes = sharp_axes(folder.name, grids[0], sharp)
+    return Subject(folder.name, images, grids, tissues, axes)
 
 
 def _read_single(path: Path) -> Subject:
     image, grid = _read_image(path)
-    sharp = _sharp_axes(grid)
+    sharp = sharp_axes(path.name, grid)
     if "_T1w" in path.name:
         return Subject(path.name, (image, None), (grid, None), None, sharp)
     return Subject(path.name, (None, image), (None, grid), None, sharp)
@@ -145,12 +148,12 @@ def _person(name: str) -> str:
     return name.split("_ses-")[0]
 
 
-def _read_files(name: str, files: Files) -> Subject:
+def _read_files(name: str, files: Files, sharp: str | None) -> Subject:
     t1w, t2w = (None if file is None else _read_image(file, reorient=True) for file in files)
     images = (t1w and t1w[0], t2w and t2w[0])
     grids = (t1w and t1w[1], t2w and t2w[1])
     first = next(grid for grid in grids if grid is not None)
-    return Subject(name, images, grids, None, _sharp_axes(first))
+    return Subject(name, images, grids, None, sharp_axes(name, first, sharp))
 
 
 # --- images ------------------------------------------------------------------------------------
@@ -178,8 +181,3 @@ def _read_image(path: Path, reorient: bool = False) -> tuple[Tensor, Grid]:
         raise ValueError(f"{path.name}: no voxel is positive, or some are infinite; leave it out")
     scaled = np.clip(np.nan_to_num(data) / np.percentile(inside, 99.9), 0, 1.5)
     return torch.from_numpy(scaled.astype(np.float16)), Grid(data.shape, Affine(image.affine))
-
-
-def _sharp_axes(grid: Grid) -> tuple[int, ...]:
-    finest = grid.spacing.min()
-    return tuple(a for a in range(3) if grid.spacing[a] < SHARP_RATIO * finest)
