@@ -145,11 +145,18 @@ def test_it_has_to_be_right_and_quicker(monkeypatch):
     assert not fused_attention._wins(slow, cpu, torch.float32)
 
 
-def test_a_kernel_that_fails_is_told_of(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("Failed to find C compiler"), triton_attention.TritonError("no such operation")],
+)
+def test_a_kernel_that_fails_is_told_of(error, monkeypatch, caplog):
+    def fail(*given):
+        raise error
+
+    monkeypatch.setattr(fused_attention, "_wins", fail)
     fused_attention.is_quicker.cache_clear()
-    # A device without a driver for Triton, as one whose compiler is missing.
-    assert not fused_attention.is_quicker(torch.device("cpu"), torch.float32)
-    assert "attention is not fused" in caplog.text
+    assert not fused_attention.is_quicker(torch.device("cuda"), torch.float16)
+    assert f"attention is not fused: {error}" in caplog.text
     fused_attention.is_quicker.cache_clear()
 
 
