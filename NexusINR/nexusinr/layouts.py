@@ -51,10 +51,13 @@ def brats(folder: Path) -> Iterator[tuple[str, Files]]:
 def read_split(table: Path) -> dict[str, dict[str, str]]:
     """The rows of a split.csv by subject.
 
-    Raises ValueError where columns are missing, and for axes that are none.
+    Raises ValueError where it is no such table, and for axes that are none.
     """
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} cannot be read ({error}); save it as CSV in UTF-8") from None
     if not rows or not {"subject", "split"} <= set(rows[0]):
         raise ValueError(f"{table} needs the columns subject and split, and a row a subject")
     for row in rows:

@@ -313,6 +313,10 @@ def test_one_spline_serves_every_lattice():
     scan = FineScan(noise, grid, [], np.zeros(3, int), np.array(grid.shape))
     inner = grid.crop((2, 3, 4), (20, 11, 12))
     assert np.array_equal(scan.sampler(inner)(inner), noise[2:20, 3:11, 4:12])
+    rounded = inner.affine.matrix.copy()
+    rounded[:3, 3] += 1e-4  # as headers are, which have single precision
+    lattice = Grid(inner.shape, Affine(rounded))
+    assert np.array_equal(scan.sampler(lattice)(lattice), noise[2:20, 3:11, 4:12])
     assert "spline" not in vars(scan)  # nothing had to be interpolated
     for turn in (np.eye(3), TURN):
         plane = Grid((40, 40, 1), Affine.from_parts((0.7, 0.7, 1), turn, (-3.2, -2.1, 5.3)))

@@ -85,6 +85,9 @@ class TestReading:
         table.write_text("subject,split,sharp\nsub-01,train,xy\n")
         with pytest.raises(ValueError, match=r"sub-01 is sharp along 'xy'; name axes of R, A, S"):
             load(tmp_path)
+        table.write_bytes(b"subject,split\nsub-\xe9,train\n")
+        with pytest.raises(ValueError, match=r"split\.csv cannot be read .* CSV in UTF-8"):
+            load(tmp_path)
         table.write_text("name,split\nsub-01,train\n")
         with pytest.raises(ValueError, match="needs the columns subject and split"):
             load(tmp_path)

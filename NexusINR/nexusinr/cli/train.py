@@ -128,9 +128,10 @@ def _data(path: Path, places: dict[str, Any]) -> Path:
 
 def _pack(run: Run, file: Path) -> None:
     from nexusinr.training.loading import load
-    from nexusinr.training.packing import pack
+    from nexusinr.training.packing import check_name, pack
 
     try:
+        check_name(file)  # before all is read
         pack(load(run.data), file)
     except (OSError, ValueError) as error:
         raise InputError(str(error)) from error

@@ -58,9 +58,9 @@ class FineScan:
 
         Cubic, or exact where the lattices agree.
         """
-        index_map = target.index_map_to(self.grid)
-        off = np.abs(index_map - np.rint(index_map)).max() * max(target.shape)
-        if off < EXACT:
+        index_map = target.index_map_to(self.grid)[:3]
+        off = np.abs(index_map - np.rint(index_map)) @ (*target.shape, 1)
+        if off.max() < EXACT:
             volume = Volume(self.image, self.grid.affine)
             return lambda part: interpolate(volume, part, "nearest")
         spline = self.spline

@@ -50,7 +50,7 @@ class PreparedScan:
     @cached_property
     def digest(self) -> bytes:
         """Of what the network is given."""
-        return hashlib.blake2b(self.image.data).digest()
+        return digest(self.image)
 
     def mirrored(self, axes: tuple[int, ...]) -> PreparedScan:
         """The same scan, in the same place, with its voxels in reverse order along some axes."""
@@ -64,3 +64,8 @@ class PreparedScan:
             matrix[:3, axis] *= -1
         other.grid = Grid(self.grid.shape, Affine(matrix))
         return other
+
+
+def digest(image: NDArray[np.float32]) -> bytes:
+    """By which intensities are known again."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data).digest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from nexusinr.inference.device import Device, choose, cpu_instead
 from nexusinr.inference.engine import Engine, Restored
 from nexusinr.inference.gpu import is_out_of_memory
 from nexusinr.inference.implicit import Implicit
-from nexusinr.inference.prepared import PreparedScan
+from nexusinr.inference.prepared import PreparedScan, digest
 from nexusinr.inference.progress import Progress
 from nexusinr.inference.staged import Staged
 from nexusinr.models import bfloat16, eight_bit, fused_attention, weights
@@ -111,7 +110,7 @@ class Session:
 
     def align(self, fixed: Volume, moving: Volume) -> RigidResult:
         """Where the moving scan lies on the fixed one: see `registration.rigid`. Kept as well."""
-        key = tuple((_digest(scan.data), scan.grid, scan.thickness) for scan in (fixed, moving))
+        key = tuple((digest(scan.data), scan.grid, scan.thickness) for scan in (fixed, moving))
         if key not in self._aligned:
             self._aligned[key] = registration.rigid(fixed, moving)
             while len(self._aligned) > KEEP:
@@ -226,10 +225,6 @@ class Session:
             raise OutOfMemory(
                 f"out of memory while {what}, in the smallest pieces too: choose a coarser spacing"
             ) from error
-
-
-def _digest(image: NDArray[np.float32]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(image).data).digest()
 
 
 def engine_for(network: nn.Module) -> Engine[Any]:

@@ -42,8 +42,7 @@ def pack(data: TrainingData, out_file: Path) -> Path:
 
     Returns the file. Raises ValueError for another suffix.
     """
-    if out_file.suffix != ".safetensors":
-        raise ValueError(f"{out_file.name}: a packed file is called <name>.safetensors")
+    check_name(out_file)
     writer = _Writer()
     subjects = [writer.subject(subject) for subject in data.subjects]
     maps = [writer.label_map(label_map) for label_map in data.label_maps]
@@ -53,6 +52,12 @@ def pack(data: TrainingData, out_file: Path) -> Path:
     save_file(writer.tensors, partial, header)
     os.replace(partial, out_file)
     return out_file
+
+
+def check_name(out_file: Path) -> None:
+    """Raises ValueError for a file that could not be told from others afterwards."""
+    if out_file.suffix != ".safetensors":
+        raise ValueError(f"{out_file.name}: a packed file is called <name>.safetensors")
 
 
 def load(file: Path) -> TrainingData:
