@@ -9,14 +9,17 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nexusinr.geometry import Affine
-from nexusinr.inference import gpu
+from nexusinr.geometry import Affine, Grid
+from nexusinr.inference import backdrop, gpu
 from nexusinr.inference.device import Device
 from nexusinr.inference.pipeline import upsample
+from nexusinr.inference.prepared import PreparedScan
 from nexusinr.inference.session import Session
 from nexusinr.volume import Volume
 
 GIGABYTE = 10**9
+
+TURN = np.array([[0.8, -0.6, 0], [0.48, 0.64, -0.6], [0.36, 0.48, 0.8]])
 
 
 class Counted(TorchDispatchMode):
@@ -70,6 +73,21 @@ def peak(stand_in_gpu, monkeypatch):
 def test_a_whole_head_takes_what_there_is(model, peak):
     assert peak(model, 3 * GIGABYTE) < 3 * GIGABYTE
     assert 3 * GIGABYTE < peak(model, None) < 7 * GIGABYTE
+
+
+@pytest.mark.parametrize(
+    ("turn", "least"), [(np.eye(3), 0.05), (TURN, 0.9)], ids=["parallel", "oblique"]
+)
+def test_a_plane_takes_what_is_said(turn, least, stand_in_gpu):
+    scan = PreparedScan(head((120, 120, 40), (2, 2, 4)))
+    plane = Grid((300, 300, 1), Affine.from_parts((0.7, 0.7, 1), turn, turn @ (-105, -105, 0)))
+    backdrops = backdrop.Backdrops(stand_in_gpu)
+    with torch.inference_mode():
+        backdrops.at({0: scan}, plane)  # brings the scan there
+        with Counted() as counted:
+            backdrops.at({0: scan}, plane)
+    own = counted.peak - 2 * 4 * scan.whole.grid.voxels  # scan and head, which are kept
+    assert least < own / (backdrop.BYTES * plane.voxels) <= 1
 
 
 def test_voxels_at_once(monkeypatch):

@@ -17,8 +17,8 @@ from nexusinr.models.sampling import LatticeMap
 from nexusinr.resample import covered, interpolate
 
 #: Points of the largest lattice that a GPU is given: planes, which have to come at once. Each takes
-#: up to 200 bytes on the way.
-GPU_POINTS = 2**21
+#: up to BYTES on the way, counted.
+GPU_POINTS, BYTES = 2**21, 200
 
 Images = dict[int, NDArray[np.float32]]
 Masks = dict[int, NDArray[np.bool_]]
